@@ -1,0 +1,33 @@
+# Warnings, sanitizers and linking, the same for every target of the project.
+add_library(minivmm_options INTERFACE)
+target_include_directories(minivmm_options INTERFACE ${CMAKE_SOURCE_DIR})
+target_compile_options(minivmm_options INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow -Werror>)
+target_link_libraries(minivmm_options INTERFACE fmt::fmt-header-only Threads::Threads)
+
+# Applied to the whole tree but the payload guests, which have no host runtime.
+function(minivmm_sanitize target)
+  if(MINIVMM_SANITIZE)
+    target_compile_options(${target} INTERFACE -fsanitize=${MINIVMM_SANITIZE}
+      -fno-omit-frame-pointer -fno-sanitize-recover=all)
+    target_link_options(${target} INTERFACE -fsanitize=${MINIVMM_SANITIZE})
+  endif()
+  if(MINIVMM_FUZZ)
+    target_compile_options(${target} INTERFACE -fsanitize=fuzzer-no-link,address,undefined
+      -fno-sanitize-recover=all)
+    target_link_options(${target} INTERFACE -fsanitize=address,undefined)
+  endif()
+endfunction()
+minivmm_sanitize(minivmm_options)
+
+# GCC 12's -Warray-bounds and friends misfire under the sanitizers' instrumentation.
+if(MINIVMM_SANITIZE AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  target_compile_options(minivmm_options INTERFACE
+    -Wno-maybe-uninitialized -Wno-array-bounds -Wno-stringop-overflow -Wno-restrict)
+endif()
+
+# A static library for one folder of the project.
+function(minivmm_library name)
+  add_library(${name} STATIC ${ARGN})
+  target_link_libraries(${name} PUBLIC minivmm_options)
+endfunction()

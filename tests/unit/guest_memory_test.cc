@@ -1,0 +1,66 @@
+#include "vmm/guest_memory.h"
+
+#include <gtest/gtest.h>
+
+#include <array>
+
+#include "vmm/layout.h"
+
+namespace vmm {
+namespace {
+
+TEST(GuestMemory, SplitsAroundTheHoleBelowFourGiB) {
+  auto memory = GuestMemory::create(6 * layout::kGiB);
+  ASSERT_TRUE(memory) << memory.error().text();
+  ASSERT_EQ((*memory)->regions().size(), 2u);
+  EXPECT_EQ((*memory)->regions()[0].size, 3 * layout::kGiB);
+  EXPECT_EQ((*memory)->regions()[1].start, layout::kHighRamStart);
+  EXPECT_EQ((*memory)->regions()[1].size, 3 * layout::kGiB);
+  EXPECT_TRUE((*memory)->store<uint32_t>(layout::kHighRamStart, 7));
+  EXPECT_FALSE((*memory)->store<uint32_t>(layout::kPciWindow, 7));
+}
+
+TEST(GuestMemory, RefusesRangesThatLeaveRamOrWrapAround) {
+  auto memory = *GuestMemory::create(1 << 20);
+  std::array<std::byte, 16> buffer{};
+  EXPECT_TRUE(memory->read(Gpa{(1 << 20) - 16}, buffer));
+  EXPECT_FALSE(memory->read(Gpa{(1 << 20) - 15}, buffer));
+  EXPECT_FALSE(memory->read(Gpa{~0ull - 7}, buffer));
+  EXPECT_FALSE(memory->view(Gpa{16}, ~0ull));
+  EXPECT_FALSE(memory->view(Gpa{16}, ~0ull - 15));
+  EXPECT_FALSE(memory->load_acquire16(Gpa{1}));
+}
+
+TEST(GuestMemory, MarksEveryPageAWriteTouchesAndOnlyThose) {
+  auto memory = *GuestMemory::create(1 << 20);
+  std::array<std::byte, 8192> data{};
+  ASSERT_TRUE(memory->write(Gpa{3 * 4096 + 4095}, std::span(data).first(2)));
+  EXPECT_FALSE(memory->is_dirty(Gfn{2}));
+  EXPECT_TRUE(memory->is_dirty(Gfn{3}));
+  EXPECT_TRUE(memory->is_dirty(Gfn{4}));
+  EXPECT_FALSE(memory->is_dirty(Gfn{5}));
+  ASSERT_TRUE(memory->write(Gpa{200 * 4096}, std::span(data).first(4096)));
+  EXPECT_TRUE(memory->is_dirty(Gfn{200}));
+  EXPECT_FALSE(memory->is_dirty(Gfn{201}));
+
+  std::array<uint64_t, 4> bits{};
+  bits[0] = 1;  // what was there stays: marks are OR-ed in
+  memory->take_dirty(0, bits);
+  EXPECT_EQ(bits[0], 1u | 1u << 3 | 1u << 4);
+  EXPECT_EQ(bits[3], 1ull << (200 - 192));
+  EXPECT_FALSE(memory->is_dirty(Gfn{3}));
+}
+
+TEST(GuestMemory, ReadingAndViewingDoNotMark) {
+  auto memory = *GuestMemory::create(1 << 20);
+  std::array<std::byte, 64> buffer{};
+  ASSERT_TRUE(memory->read(Gpa{0}, buffer));
+  ASSERT_TRUE(memory->view(Gpa{0}, 4096));
+  ASSERT_TRUE(memory->load_acquire16(Gpa{0}));
+  EXPECT_FALSE(memory->is_dirty(Gfn{0}));
+  ASSERT_TRUE(memory->store_release16(Gpa{0}, 1));
+  EXPECT_TRUE(memory->is_dirty(Gfn{0}));
+}
+
+}  // namespace
+}  // namespace vmm

@@ -1,0 +1,118 @@
+#include "vmm/guest_memory.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "vmm/layout.h"
+
+namespace vmm {
+
+using base::fail;
+using base::Result;
+
+Result<std::unique_ptr<GuestMemory>> GuestMemory::create(uint64_t bytes) {
+  if (bytes == 0 || bytes % kPageSize != 0) return fail("guest memory must be whole pages");
+  std::unique_ptr<GuestMemory> memory(new GuestMemory());
+  uint64_t low = std::min(bytes, layout::kLowRamEnd.value);
+  Region wanted[] = {{Gpa{0}, low, nullptr}, {layout::kHighRamStart, bytes - low, nullptr}};
+  for (Region& region : wanted) {
+    if (region.size == 0) continue;
+    TRY_ASSIGN(base::Mapping mapping, base::Mapping::anonymous(region.size));
+    region.host = mapping.data();
+    memory->mappings_.push_back(std::move(mapping));
+    memory->regions_.push_back(region);
+    size_t words = (region.size / kPageSize + 63) / 64;
+    memory->dirty_.push_back({std::make_unique<std::atomic<uint64_t>[]>(words), words});
+  }
+  memory->size_ = bytes;
+  return memory;
+}
+
+Result<const GuestMemory::Region*> GuestMemory::find(Gpa gpa, uint64_t length) const {
+  for (const Region& region : regions_) {
+    if (region.contains(gpa, length)) return &region;
+  }
+  return fail(fmt::format("guest address {:#x} with length {:#x} is not RAM", gpa.value, length));
+}
+
+Result<std::span<const std::byte>> GuestMemory::view(Gpa gpa, uint64_t length) const {
+  TRY_ASSIGN(const Region* region, find(gpa, length));
+  return std::span<const std::byte>(region->host + (gpa.value - region->start.value), length);
+}
+
+Result<std::span<std::byte>> GuestMemory::dma_target(Gpa gpa, uint64_t length) {
+  TRY_ASSIGN(const Region* region, find(gpa, length));
+  return std::span<std::byte>(region->host + (gpa.value - region->start.value), length);
+}
+
+Result<void> GuestMemory::read(Gpa gpa, std::span<std::byte> into) const {
+  TRY_ASSIGN(auto from, view(gpa, into.size()));
+  std::memcpy(into.data(), from.data(), into.size());
+  return {};
+}
+
+Result<void> GuestMemory::write(Gpa gpa, std::span<const std::byte> from) {
+  TRY_ASSIGN(auto target, dma_target(gpa, from.size()));
+  std::memcpy(target.data(), from.data(), from.size());
+  mark_dirty(gpa, from.size());
+  return {};
+}
+
+Result<void> GuestMemory::fill_zero(Gpa gpa, uint64_t length) {
+  TRY_ASSIGN(auto target, dma_target(gpa, length));
+  std::memset(target.data(), 0, length);
+  mark_dirty(gpa, length);
+  return {};
+}
+
+Result<uint16_t> GuestMemory::load_acquire16(Gpa gpa) const {
+  if (gpa.value % 2 != 0) return fail(fmt::format("ring index at odd address {:#x}", gpa.value));
+  TRY_ASSIGN(const Region* region, find(gpa, 2));
+  auto* place = reinterpret_cast<uint16_t*>(region->host + (gpa.value - region->start.value));
+  return std::atomic_ref(*place).load(std::memory_order_acquire);
+}
+
+Result<void> GuestMemory::store_release16(Gpa gpa, uint16_t value) {
+  if (gpa.value % 2 != 0) return fail(fmt::format("ring index at odd address {:#x}", gpa.value));
+  TRY_ASSIGN(const Region* region, find(gpa, 2));
+  auto* place = reinterpret_cast<uint16_t*>(region->host + (gpa.value - region->start.value));
+  std::atomic_ref(*place).store(value, std::memory_order_release);
+  mark_dirty(gpa, 2);
+  return {};
+}
+
+void GuestMemory::mark_dirty(Gpa gpa, uint64_t length) {
+  if (length == 0) return;
+  for (size_t i = 0; i < regions_.size(); ++i) {
+    const Region& region = regions_[i];
+    if (!region.contains(gpa, length)) continue;
+    uint64_t first = (gpa.value - region.start.value) / kPageSize;
+    uint64_t last = (gpa.value - region.start.value + length - 1) / kPageSize;
+    for (uint64_t page = first; page <= last; ++page) {
+      // Release: whoever takes the mark sees the data that was written before it.
+      dirty_[i].words[page / 64].fetch_or(1ull << (page % 64), std::memory_order_release);
+    }
+    return;
+  }
+}
+
+bool GuestMemory::is_dirty(Gfn gfn) const {
+  for (size_t i = 0; i < regions_.size(); ++i) {
+    if (!regions_[i].contains(Gpa{gfn.value << kPageShift}, kPageSize)) continue;
+    uint64_t page = gfn.value - regions_[i].start.gfn().value;
+    return (dirty_[i].words[page / 64].load(std::memory_order_acquire) >> (page % 64)) & 1;
+  }
+  return false;
+}
+
+void GuestMemory::take_dirty(size_t index, std::span<uint64_t> into) {
+  DirtyMap& map = dirty_[index];
+  for (size_t word = 0; word < std::min(map.count, into.size()); ++word) {
+    if (map.words[word].load(std::memory_order_relaxed) == 0) continue;
+    into[word] |= map.words[word].exchange(0, std::memory_order_acquire);
+  }
+}
+
+}  // namespace vmm

@@ -1,0 +1,92 @@
+// Guest RAM, and the one door through which the host writes it. KVM's dirty log never sees a write
+// made by a device model, so every host-side write ends in mark_dirty(), *after* the data is there:
+// a page marked first could be copied by a snapshot between the mark and the data.
+//
+// Owned by the machine; used by vCPU threads and device threads at once. The region list never
+// changes after creation; the guest may change any byte at any time, so nothing read here is
+// trusted twice: copy, then check.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+#include "vmm/base/mapping.h"
+#include "vmm/base/result.h"
+#include "vmm/guest_address.h"
+
+namespace vmm {
+
+class GuestMemory {
+ public:
+  struct Region {
+    Gpa start;
+    uint64_t size = 0;  // bytes, a multiple of the page size
+    std::byte* host = nullptr;
+
+    bool contains(Gpa gpa, uint64_t length) const {
+      return gpa >= start && length <= size && gpa.value - start.value <= size - length;
+    }
+  };
+
+  // `bytes` of RAM laid out around the hole below 4 GiB (layout.h): at most two regions.
+  static base::Result<std::unique_ptr<GuestMemory>> create(uint64_t bytes);
+
+  const std::vector<Region>& regions() const { return regions_; }
+  uint64_t size() const { return size_; }
+
+  // A view of [gpa, gpa + length), which must lie inside one region. The guest may change what it
+  // shows at any time.
+  base::Result<std::span<const std::byte>> view(Gpa gpa, uint64_t length) const;
+
+  // Where an asynchronous transfer (io_uring, recvmsg) may place data. The caller calls
+  // mark_dirty() for what was written once the transfer is complete and before it tells the guest.
+  base::Result<std::span<std::byte>> dma_target(Gpa gpa, uint64_t length);
+
+  base::Result<void> read(Gpa gpa, std::span<std::byte> into) const;
+  base::Result<void> write(Gpa gpa, std::span<const std::byte> from);
+  base::Result<void> fill_zero(Gpa gpa, uint64_t length);
+
+  template <typename T>
+    requires std::is_trivially_copyable_v<T>
+  base::Result<T> load(Gpa gpa) const {
+    T value;
+    TRY(read(gpa, std::as_writable_bytes(std::span(&value, 1))));
+    return value;
+  }
+  template <typename T>
+    requires std::is_trivially_copyable_v<T>
+  base::Result<void> store(Gpa gpa, const T& value) {
+    return write(gpa, std::as_bytes(std::span(&value, 1)));
+  }
+
+  // Ring indices shared with the guest: naturally aligned, acquire and release.
+  base::Result<uint16_t> load_acquire16(Gpa gpa) const;
+  base::Result<void> store_release16(Gpa gpa, uint16_t value);
+
+  // Marks every page that [gpa, gpa + length) touches; outside RAM it does nothing.
+  void mark_dirty(Gpa gpa, uint64_t length);
+  // Is the page marked by a host-side write since the last take_dirty()?
+  bool is_dirty(Gfn gfn) const;
+  // Moves the marks of region `index`, one bit per page, into `into` (OR-ed) and clears them.
+  void take_dirty(size_t index, std::span<uint64_t> into);
+
+ private:
+  GuestMemory() = default;
+  base::Result<const Region*> find(Gpa gpa, uint64_t length) const;
+
+  struct DirtyMap {
+    std::unique_ptr<std::atomic<uint64_t>[]> words;
+    size_t count = 0;
+  };
+  std::vector<base::Mapping> mappings_;
+  std::vector<Region> regions_;
+  std::vector<DirtyMap> dirty_;  // one a region, by index
+  uint64_t size_ = 0;
+};
+
+}  // namespace vmm
