@@ -1,0 +1,32 @@
+#include "exceptions.h"
+
+#include <stdint.h>
+
+#include "boot.h"
+#include "exit.h"
+#include "print.h"
+
+enum { kExceptions = 32, kStubBytes = 16, kRing0Code = 0x08, kInterruptGatePresent = 0x8e };
+
+struct ExceptionFrame {
+  uint64_t vector, error_code, rip, cs, rflags, rsp, ss;
+};
+
+extern char exception_stubs[];
+
+_Noreturn void ExceptionReport(const struct ExceptionFrame *frame, uint64_t cr2);
+
+_Noreturn void ExceptionReport(const struct ExceptionFrame *frame, uint64_t cr2) {
+  Print("exception: vector=%lu error=0x%lx rip=0x%lx rsp=0x%lx cr2=0x%lx ring=%lu\n", frame->vector,
+        frame->error_code, frame->rip, frame->rsp, cr2, frame->cs & 3);
+  Exit(kExitException);
+}
+
+void ExceptionsInit(void) {
+  for (unsigned vector = 0; vector < kExceptions; vector++) {
+    uint64_t entry = (uint64_t)exception_stubs + vector * kStubBytes;
+    boot_idt[vector][0] = (entry & 0xffff) | (uint64_t)kRing0Code << 16 |
+                          (uint64_t)kInterruptGatePresent << 40 | (entry >> 16 & 0xffff) << 48;
+    boot_idt[vector][1] = entry >> 32;
+  }
+}
