@@ -9,8 +9,9 @@
 #   backports-cloud  linux-image-cloud-amd64 of its backports
 #
 # Makes $cache/kernels/NAME/{vmlinuz,version,config,modules/lib/modules/VERSION/...}; of the
-# modules only those named below and what they depend on, not compressed. --update looks for
-# newer versions; without it what was unpacked once is kept.
+# modules only those named below and what they depend on, not compressed. The generic kernel
+# has lab-modules/ of the same form besides. --update looks for newer versions; without it
+# what was unpacked once is kept.
 set -euo pipefail
 # shellcheck source=guest-images/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -21,8 +22,8 @@ set -euo pipefail
 guest_modules=(virtio_pci virtio_mmio virtio_blk virtio_net virtio_console virtio_balloon
     virtio-rng vmw_vsock_virtio_transport vsock_loopback pvpanic-pci pvpanic-mmio button evdev
     ext4 crc32c_generic crc32c_intel af_packet loop)
-# For the machine of tools/lab.sh, besides (generic kernel only).
-lab_modules=(9p 9pnet_virtio overlay kvm-amd kvm-intel tun)
+# For the machine of tools/lab.sh.
+lab_modules=(virtio_pci virtio_console virtio-rng 9p 9pnet_virtio overlay kvm-amd kvm-intel tun)
 
 update=0
 names=()
@@ -76,9 +77,6 @@ unpack_package() {
 keep_modules() {
     local tree=$1 root=$2 version=$3 to=$2/lib/modules/$3 module pattern files file
     shift 3
-    # merged /usr: newer packages ship usr/lib/modules only
-    [[ -d $tree/lib/modules ]] || ln -s usr/lib "$tree/lib"
-    depmod -b "$tree" "$version"
     mkdir -p "$to"
     cp "$tree/lib/modules/$version"/modules.{builtin,builtin.modinfo,order} "$to/"
     for module in "$@"; do
@@ -100,12 +98,9 @@ keep_modules() {
 
 # make_kernel NAME
 make_kernel() {
-    local name=$1 package=linux-image-cloud-amd64 release='' modules=("${guest_modules[@]}")
+    local name=$1 package=linux-image-cloud-amd64 release=''
     case $name in
-        generic)
-            package=linux-image-amd64
-            modules+=("${lab_modules[@]}")
-            ;;
+        generic) package=linux-image-amd64 ;;
         backports-cloud) release=$backports ;;
     esac
     local tree=$work/$name.tree new=$work/$name version
@@ -113,10 +108,16 @@ make_kernel() {
     version=$(basename "$tree"/boot/vmlinuz-*)
     version=${version#vmlinuz-}
     mkdir "$new"
+    # Newer packages ship usr/lib/modules only.
+    [[ -d $tree/lib/modules ]] || ln -s usr/lib "$tree/lib"
+    depmod -b "$tree" "$version"
     cp "$tree/boot/vmlinuz-$version" "$new/vmlinuz"
     cp "$tree/boot/config-$version" "$new/config"
     echo "$version" >"$new/version"
-    keep_modules "$tree" "$new/modules" "$version" "${modules[@]}"
+    keep_modules "$tree" "$new/modules" "$version" "${guest_modules[@]}"
+    if [[ $name == generic ]]; then
+        keep_modules "$tree" "$new/lab-modules" "$version" "${lab_modules[@]}"
+    fi
     rm -rf "$tree"
     publish "$new" "$cache/kernels/$name" "$sum"
     say "kernel $name: $version"

@@ -106,7 +106,7 @@ prepare() {
         mkdir -p "$work/lab" "$initramfs"/{bin,proc,sys,dev,host,upper}
         cp /bin/busybox "$initramfs/bin/busybox" || lab_fail "no /bin/busybox: run tools/setup.sh"
         install -m 755 "$tools/lab-init.sh" "$initramfs/init"
-        cp -r "$cache/kernels/generic/modules/lib" "$initramfs/lib"
+        cp -r "$cache/kernels/generic/lab-modules/lib" "$initramfs/lib"
         (cd "$initramfs" && find . | cpio --quiet -o -H newc -R 0:0) >"$work/lab/initramfs.cpio"
         unpack_kernel "$cache/kernels/generic/vmlinuz" "$work/lab/vmlinux"
         publish "$work/lab" "$cache/lab" "$sum"
