@@ -12,7 +12,7 @@
 
 unsigned PayloadMain(void) {
   uint64_t tsc = ReadTsc();
-  uint64_t khz = TscKhz();
+  uint64_t khz = TscKhzIfKnown();
   char vendor[13], hypervisor[13];
   CpuidVendor(vendor);
   CpuidHypervisor(hypervisor);

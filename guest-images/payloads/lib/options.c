@@ -92,7 +92,8 @@ uint64_t OptionUpTo(const char *key, uint64_t fallback, uint64_t most) {
   if (!FindValue(key, value)) return fallback;
   uint64_t result;
   if (!ParseU64(value, &result))
-    FAIL_USAGE("usage: %s=%s: not a number (decimal or 0x…, with K, M or G)\n", key, value);
+    FAIL_USAGE("usage: %s=%s: not a number (decimal or 0x hexadecimal, then K, M or G)\n", key,
+               value);
   if (result > most) FAIL_USAGE("usage: %s=%s: at most %lu\n", key, value, most);
   return result;
 }

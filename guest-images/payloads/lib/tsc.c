@@ -26,10 +26,14 @@ static uint64_t KhzFromPvClock(void) {
   return shift < 0 ? khz << -shift : khz >> shift;
 }
 
-uint64_t TscKhz(void) {
+uint64_t TscKhzIfKnown(void) {
   uint64_t khz = OptionUpTo("tsc_khz", 0, 100000000);
   if (khz == 0) khz = KhzFromCpuid();
-  if (khz == 0) khz = KhzFromPvClock();
+  return khz != 0 ? khz : KhzFromPvClock();
+}
+
+uint64_t TscKhz(void) {
+  uint64_t khz = TscKhzIfKnown();
   if (khz == 0)
     FAIL_USAGE("tsc: neither CPUID nor kvmclock tells the TSC frequency: give tsc_khz=\n");
   return khz;
