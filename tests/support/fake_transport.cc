@@ -48,6 +48,16 @@ bool FakeTransport::poll(int timeout_ms) {
   return ready > 0;
 }
 
+bool FakeTransport::reset_device() {
+  failure_.reset();
+  reset_ = device_.reset();
+  for (int waited = 0; !reset_ && waited < 5; ++waited) {
+    while (!reset_ && poll(1000)) {
+    }
+  }
+  return reset_;
+}
+
 base::Result<void> FakeTransport::interrupt(uint16_t queue) {
   TRY_ASSIGN(bool needed, queues_.at(queue).needs_interrupt());
   if (needed) ++interrupts_.at(queue);

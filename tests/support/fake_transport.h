@@ -27,6 +27,9 @@ class FakeTransport : public virtio::Transport {
   void kick(uint16_t queue);
   // Calls the handlers of ready descriptors; waits up to `timeout_ms` for one. False: none was.
   bool poll(int timeout_ms = 1000);
+  // Resets the device, after a failure too, and runs its watches until requests in flight are done.
+  // False where they are not after some seconds.
+  bool reset_device();
   DriverQueue& driver(uint16_t queue) { return *drivers_.at(queue); }
   int interrupts(uint16_t queue) const { return interrupts_.at(queue); }
   int config_changes() const { return config_changes_; }
