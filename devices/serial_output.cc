@@ -1,0 +1,119 @@
+#include "devices/serial_output.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+namespace devices {
+namespace {
+
+// Longest write at once: a pipe that is writable takes this much without blocking (PIPE_BUF).
+constexpr size_t kMaxWrite = 4096;
+
+// A descriptor whose writes do not block. Opening a terminal or pipe anew gives it flags of its
+// own; a file must keep its offset and never blocks for long, a socket has a flag for each call.
+base::Result<base::Fd> nonblocking_copy(int fd, const struct stat& status) {
+  if (S_ISCHR(status.st_mode) || S_ISFIFO(status.st_mode)) {
+    auto reopened = base::open_file(fmt::format("/proc/self/fd/{}", fd),
+                                    O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (reopened) return reopened;  // a terminal of another user's is not ours to open
+  }
+  base::Fd copy(fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  if (!copy) return base::fail_errno(fmt::format("duplicate descriptor {} for serial output", fd));
+  return copy;
+}
+
+}  // namespace
+
+base::Result<std::unique_ptr<SerialOutput>> SerialOutput::start(Serial& serial, int fd) {
+  struct stat status;
+  if (fstat(fd, &status) < 0) {
+    return base::fail_errno(fmt::format("serial output to descriptor {}", fd));
+  }
+  TRY_ASSIGN(base::Fd copy, nonblocking_copy(fd, status));
+  return std::unique_ptr<SerialOutput>(
+      new SerialOutput(serial, std::move(copy), S_ISSOCK(status.st_mode)));
+}
+
+SerialOutput::SerialOutput(Serial& serial, base::Fd fd, bool socket)
+    : serial_(serial), fd_(std::move(fd)), socket_(socket) {
+  serial_.set_output_listener([this] { wake(); });
+  thread_ = std::thread([this] { loop(); });
+}
+
+SerialOutput::~SerialOutput() {
+  serial_.set_output_listener(nullptr);
+  {
+    std::scoped_lock lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_one();
+  thread_.join();
+}
+
+void SerialOutput::wake() {
+  {
+    std::scoped_lock lock(mutex_);
+    woken_ = true;
+  }
+  changed_.notify_one();
+}
+
+void SerialOutput::loop() {
+  pthread_setname_np(pthread_self(), "serial-output");
+  sigset_t pipe_signal;  // a reader that went away is an error of write(), not our end
+  sigemptyset(&pipe_signal);
+  sigaddset(&pipe_signal, SIGPIPE);
+  pthread_sigmask(SIG_BLOCK, &pipe_signal, nullptr);
+
+  bool stopping = false;
+  while (!stopping) {
+    {
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [this] { return woken_ || stopping_; });
+      changed_.wait_for(lock, kLinger, [this] { return stopping_; });
+      woken_ = false;
+      stopping = stopping_;
+    }
+    serial_.take_output(chunk_);
+    write_out();
+  }
+}
+
+void SerialOutput::write_out() {
+  std::span<const uint8_t> rest = chunk_;
+  while (!rest.empty() && !broken_) {
+    size_t size = std::min(rest.size(), kMaxWrite);
+    ssize_t written = socket_ ? send(fd_.get(), rest.data(), size, MSG_DONTWAIT | MSG_NOSIGNAL)
+                              : ::write(fd_.get(), rest.data(), size);
+    if (written > 0) {
+      rest = rest.subspan(static_cast<size_t>(written));
+    } else if (written < 0 && errno == EAGAIN) {
+      if (!wait_writable()) return;
+    } else if (written < 0 && errno != EINTR) {
+      broken_ = true;
+    }
+  }
+}
+
+// False where the destructor waits and the reader took nothing for kStopTimeout.
+bool SerialOutput::wait_writable() {
+  constexpr int kSliceMs = 50;
+  int waited_ms = 0;
+  while (true) {
+    pollfd writable{.fd = fd_.get(), .events = POLLOUT, .revents = 0};
+    if (poll(&writable, 1, kSliceMs) > 0) return true;
+    std::scoped_lock lock(mutex_);
+    if (stopping_) waited_ms += kSliceMs;
+    if (waited_ms >= kStopTimeout.count()) return false;
+  }
+}
+
+}  // namespace devices
