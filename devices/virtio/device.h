@@ -76,7 +76,8 @@ class Device {
   // The driver kicked `queue`, which exists. Called on the device's event loop.
   virtual base::Result<void> process(uint16_t queue) = 0;
   // Gives up queues and watches. True where that is done at once; a device with requests in flight
-  // returns false and calls reset_complete() after the last one. Called after activate() only.
+  // returns false and calls reset_complete() after the last one. Called after activate(), also
+  // after one that failed.
   virtual bool reset() = 0;
 };
 

@@ -1,0 +1,125 @@
+#include "devices/pci/root.h"
+
+#include <algorithm>
+
+#include "vmm/base/endian.h"
+#include "vmm/layout.h"
+
+namespace pci {
+
+using base::fail;
+using base::Result;
+namespace layout = vmm::layout;
+
+// Vendor and device of the bridge: Intel's 82G33, which Linux knows to have ECAM and no quirks.
+Root::HostBridge::HostBridge()
+    : config_({.vendor = 0x8086,
+               .device = 0x29C0,
+               .revision = 0,
+               .class_code = 0x060000,
+               .subsystem_vendor = 0,
+               .subsystem = 0}) {}
+
+void Root::HostBridge::config_read(uint32_t offset, std::span<uint8_t> data) {
+  std::lock_guard lock(mutex_);
+  config_.read(offset, data);
+}
+
+void Root::HostBridge::config_write(uint32_t offset, std::span<const uint8_t> data) {
+  std::lock_guard lock(mutex_);
+  config_.write(offset, data);
+}
+
+Root::Root() : next_memory_(layout::kPciWindow.value) { functions_[0] = &bridge_; }
+
+Result<void> Root::attach(vmm::Bus& pio, vmm::Bus& mmio) {
+  TRY(pio.attach(layout::kPortPciConfig, 8, ports_, "PCI configuration ports"));
+  return mmio.attach(layout::kPciEcam.value, layout::kPciEcamSize, ecam_, "PCI ECAM");
+}
+
+Result<uint32_t> Root::add(Function& function) {
+  auto free = std::ranges::find(functions_, nullptr);
+  if (free == functions_.end()) return fail("no PCI slot is free: 31 devices are the most");
+  *free = &function;
+  return static_cast<uint32_t>(free - functions_.begin());
+}
+
+Result<vmm::Gpa> Root::allocate_memory(uint32_t size) {
+  uint64_t address = (next_memory_ + size - 1) & ~uint64_t{size - 1};
+  if (address + size > layout::kPciWindow.value + layout::kPciWindowSize) {
+    return fail("the PCI memory window is full");
+  }
+  next_memory_ = address + size;
+  return vmm::Gpa{address};
+}
+
+Function* Root::find(uint32_t devfn) const {
+  return devfn % 8 == 0 && devfn / 8 < kSlots ? functions_[devfn / 8] : nullptr;
+}
+
+void Root::config_read(uint32_t devfn, uint32_t offset, std::span<uint8_t> data) const {
+  Function* function = find(devfn);
+  if (function == nullptr) {
+    std::ranges::fill(data, uint8_t{0xFF});
+  } else if (offset + data.size() > 256) {
+    std::ranges::fill(data, uint8_t{0});  // no extended capabilities
+  } else {
+    function->config_read(offset, data);
+  }
+}
+
+void Root::config_write(uint32_t devfn, uint32_t offset, std::span<const uint8_t> data) const {
+  Function* function = find(devfn);
+  if (function != nullptr && offset + data.size() <= 256) function->config_write(offset, data);
+}
+
+namespace {
+
+// CONFIG_ADDRESS (PCI 3.0, 3.2.2.3.2): enable, bus, devfn, register.
+constexpr uint32_t kEnable = 1u << 31;
+bool is_bus_zero(uint32_t address) {
+  return (address & kEnable) != 0 && (address >> 16 & 0xFF) == 0;
+}
+
+}  // namespace
+
+void Root::Ports::read(uint64_t offset, std::span<uint8_t> data) {
+  std::ranges::fill(data, uint8_t{0xFF});
+  uint32_t address;
+  {
+    std::lock_guard lock(mutex_);
+    address = address_;
+  }
+  if (offset == 0 && data.size() == 4) {
+    base::store_le(data, 0, address);
+  } else if (offset >= 4 && data.size() <= 4 && is_bus_zero(address)) {
+    auto at = static_cast<uint32_t>((address & 0xFC) + (offset - 4));
+    root_.config_read(address >> 8 & 0xFF, at, data);
+  }
+}
+
+void Root::Ports::write(uint64_t offset, std::span<const uint8_t> data) {
+  uint32_t address;
+  {
+    std::lock_guard lock(mutex_);
+    if (offset == 0 && data.size() == 4) address_ = base::load_le<uint32_t>(data);
+    address = address_;
+  }
+  if (offset < 4 || data.size() > 4 || !is_bus_zero(address)) return;
+  auto at = static_cast<uint32_t>((address & 0xFC) + (offset - 4));
+  root_.config_write(address >> 8 & 0xFF, at, data);
+}
+
+// ECAM offset (PCIe 7.2.2): devfn << 12 | register.
+void Root::Ecam::read(uint64_t offset, std::span<uint8_t> data) {
+  std::ranges::fill(data, uint8_t{0xFF});
+  if (data.size() > 4) return;
+  root_.config_read(static_cast<uint32_t>(offset >> 12), offset & 0xFFF, data);
+}
+
+void Root::Ecam::write(uint64_t offset, std::span<const uint8_t> data) {
+  if (data.size() > 4) return;
+  root_.config_write(static_cast<uint32_t>(offset >> 12), offset & 0xFFF, data);
+}
+
+}  // namespace pci

@@ -1,0 +1,115 @@
+// Virtio over PCI (virtio 1.2, 4.1): one PCI function with one BAR that carries a virtio device.
+//
+//   BAR 0   0x0000  common configuration     (common_config.h)
+//           0x1000  ISR status
+//           0x2000  device configuration     (Device::read_config)
+//           0x3000  notifications, 4 bytes a queue, each an ioeventfd
+//           0x4000  MSI-X table: vector 0 to n-1
+//           0x5000  MSI-X pending bits
+//
+// Registers are accessed by vCPU threads, queues are worked off on the device's event loop; one
+// mutex makes each such step whole. A kick costs the vCPU nothing but its exit into the kernel.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "devices/pci/msix.h"
+#include "devices/pci/root.h"
+#include "devices/virtio/common_config.h"
+#include "devices/virtio/device.h"
+#include "vmm/base/event_loop.h"
+#include "vmm/bus.h"
+#include "vmm/interrupts.h"
+
+namespace virtio {
+
+class PciTransport : public Transport, public pci::Function, public vmm::BusDevice {
+ public:
+  // What the transport stands on; all of it outlives the transport.
+  struct Environment {
+    vmm::GuestMemory& memory;
+    vmm::Bus& mmio;
+    vmm::InterruptController& interrupts;
+    vmm::Doorbells& doorbells;
+    pci::Root& root;
+    base::EventLoop& loop;
+  };
+  // Adds the device to the PCI bus, its BAR assigned and enabled.
+  static base::Result<std::unique_ptr<PciTransport>> create(Environment environment,
+                                                            Device& device);
+  ~PciTransport() override;
+
+  // Runs `task` with the device's lock held: how the host's side (a balloon target, statistics)
+  // reaches a device safely.
+  template <typename Task>
+  auto locked(Task task) {
+    std::lock_guard lock(mutex_);
+    return task();
+  }
+
+  // pci::Function
+  void config_read(uint32_t offset, std::span<uint8_t> data) override;
+  void config_write(uint32_t offset, std::span<const uint8_t> data) override;
+  // vmm::BusDevice: BAR 0
+  void read(uint64_t offset, std::span<uint8_t> data) override;
+  void write(uint64_t offset, std::span<const uint8_t> data) override;
+  // Transport
+  vmm::GuestMemory& memory() override { return env_.memory; }
+  bool has_queue(uint16_t index) const override;
+  Virtqueue& queue(uint16_t index) override { return *queues_[index]; }
+  base::Result<void> interrupt(uint16_t queue) override;
+  void config_changed() override;
+  void fail(const base::Error& error) override;
+  base::Result<void> watch(int fd, uint32_t events, Handler handler) override;
+  base::Result<void> change_watch(int fd, uint32_t events) override;
+  void unwatch(int fd) override;
+  void reset_complete() override;
+
+ private:
+  // kStopped: the driver broke the rules, only a reset helps. kResetting: requests are in flight.
+  enum class State { kIdle, kActive, kStopped, kResetting };
+  struct Watch {
+    uint32_t events;
+    Handler handler;
+  };
+
+  PciTransport(Environment environment, Device& device, pci::Msix msix);
+  base::Result<void> add_to_bus();
+  void add_virtio_capability(uint8_t type, uint32_t offset, uint32_t length);
+
+  // Moves BAR 0 and its doorbells to where configuration space says they are.
+  void update_mapping();
+  void map(uint32_t address);
+  void unmap();
+
+  void read_bar(uint32_t offset, std::span<uint8_t> data);
+  void write_bar(uint32_t offset, std::span<const uint8_t> data);
+  void activate();
+  base::Result<void> try_activate();
+  void begin_reset();
+  void finish_reset();
+  void on_kick(uint16_t queue);
+  void on_watch(int fd, uint32_t events);
+  base::Result<void> start_watch(int fd, uint32_t events);
+
+  Environment env_;
+  Device& device_;
+  std::mutex mutex_;
+  pci::ConfigSpace config_;
+  uint8_t window_capability_ = 0;  // VIRTIO_PCI_CAP_PCI_CFG
+  pci::Msix msix_;
+  CommonConfig registers_;
+  uint8_t isr_ = 0;
+  State state_ = State::kIdle;
+  bool activated_ = false;  // the device's activate() was called since its last reset
+  std::vector<std::optional<Virtqueue>> queues_;
+  std::vector<base::EventFd> kicks_;
+  std::map<int, Watch> watches_;
+  std::optional<uint32_t> mapped_;  // address of BAR 0 on the bus
+};
+
+}  // namespace virtio

@@ -1,0 +1,158 @@
+#include "vmm/kvm.h"
+
+#include <fcntl.h>
+#include <sys/ioctl.h>
+
+#include <cerrno>
+#include <cstring>
+#include <memory>
+
+namespace vmm {
+
+using base::fail;
+using base::fail_errno;
+using base::Result;
+
+namespace {
+
+// A kernel structure that ends in an array: `Header` with room for `count` `Entry`s behind it.
+template <typename Header, typename Entry>
+struct WithEntries {
+  explicit WithEntries(size_t count)
+      : bytes(std::make_unique<std::byte[]>(sizeof(Header) + count * sizeof(Entry))) {}
+  Header* header() { return reinterpret_cast<Header*>(bytes.get()); }
+  Entry* entries() { return reinterpret_cast<Entry*>(bytes.get() + sizeof(Header)); }
+  std::unique_ptr<std::byte[]> bytes;
+};
+
+}  // namespace
+
+int KvmVcpu::enter() const { return ::ioctl(fd_.get(), KVM_RUN, 0) < 0 ? errno : 0; }
+
+Result<void> KvmVcpu::control_raw(unsigned long request, void* argument, const char* name) const {
+  if (::ioctl(fd_.get(), request, argument) < 0) return fail_errno(name);
+  return {};
+}
+
+Result<void> KvmVm::control(unsigned long request, const void* argument, const char* name) const {
+  if (::ioctl(fd_.get(), request, argument) < 0) return fail_errno(name);
+  return {};
+}
+
+Result<void> KvmVm::set_memory(uint32_t slot, Gpa gpa, std::byte* host, uint64_t bytes,
+                               uint32_t flags) const {
+  kvm_userspace_memory_region region{};
+  region.slot = slot;
+  region.flags = flags;
+  region.guest_phys_addr = gpa.value;
+  region.memory_size = bytes;
+  region.userspace_addr = reinterpret_cast<uint64_t>(host);
+  return control(KVM_SET_USER_MEMORY_REGION, &region, "KVM_SET_USER_MEMORY_REGION");
+}
+
+Result<void> KvmVm::create_irqchip() const {
+  return control(KVM_CREATE_IRQCHIP, nullptr, "KVM_CREATE_IRQCHIP");
+}
+
+Result<void> KvmVm::set_identity_map(Gpa identity_map, Gpa tss) const {
+  TRY(control(KVM_SET_IDENTITY_MAP_ADDR, &identity_map.value, "KVM_SET_IDENTITY_MAP_ADDR"));
+  // This one takes its argument by value.
+  if (::ioctl(fd_.get(), KVM_SET_TSS_ADDR, tss.value) < 0) return fail_errno("KVM_SET_TSS_ADDR");
+  return {};
+}
+
+Result<KvmVcpu> KvmVm::create_vcpu(uint32_t id) const {
+  base::Fd fd(::ioctl(fd_.get(), KVM_CREATE_VCPU, id));
+  if (!fd) return fail_errno("KVM_CREATE_VCPU " + std::to_string(id));
+  TRY_ASSIGN(base::Mapping run, base::Mapping::shared(fd.get(), run_bytes_));
+  return KvmVcpu(std::move(fd), std::move(run));
+}
+
+Result<void> KvmVm::set_irq_line(uint32_t gsi, bool high) const {
+  kvm_irq_level level{};
+  level.irq = gsi;
+  level.level = high;
+  return control(KVM_IRQ_LINE, &level, "KVM_IRQ_LINE");
+}
+
+Result<void> KvmVm::set_routing(const std::vector<kvm_irq_routing_entry>& entries) const {
+  WithEntries<kvm_irq_routing, kvm_irq_routing_entry> table(entries.size());
+  table.header()->nr = static_cast<uint32_t>(entries.size());
+  std::memcpy(table.entries(), entries.data(), entries.size() * sizeof entries[0]);
+  return control(KVM_SET_GSI_ROUTING, table.header(), "KVM_SET_GSI_ROUTING");
+}
+
+Result<void> KvmVm::set_irqfd(const base::EventFd& event, uint32_t gsi, bool attach) const {
+  kvm_irqfd irqfd{};
+  irqfd.fd = static_cast<uint32_t>(event.fd());
+  irqfd.gsi = gsi;
+  irqfd.flags = attach ? 0 : KVM_IRQFD_FLAG_DEASSIGN;
+  return control(KVM_IRQFD, &irqfd, "KVM_IRQFD");
+}
+
+Result<void> KvmVm::set_ioeventfd(const base::EventFd& event, Gpa address, bool attach) const {
+  kvm_ioeventfd ioeventfd{};
+  ioeventfd.fd = event.fd();
+  ioeventfd.addr = address.value;
+  ioeventfd.len = 0;  // any width (KVM_CAP_IOEVENTFD_ANY_LENGTH)
+  ioeventfd.flags = attach ? 0 : KVM_IOEVENTFD_FLAG_DEASSIGN;
+  return control(KVM_IOEVENTFD, &ioeventfd, "KVM_IOEVENTFD");
+}
+
+int KvmVm::capability(long name) const {
+  int value = ::ioctl(fd_.get(), KVM_CHECK_EXTENSION, name);
+  return value < 0 ? 0 : value;
+}
+
+Result<Kvm> Kvm::open(const std::string& path) {
+  base::Fd fd(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+  if (!fd) {
+    switch (errno) {
+      case ENOENT:
+        return fail(path +
+                    ": no such device: load the module (modprobe kvm_intel or kvm_amd), or enable "
+                    "virtualisation in the firmware; `minivmm doctor` says more");
+      case EACCES:
+        return fail(path +
+                    ": permission denied: add yourself to group kvm (usermod -aG kvm $USER) "
+                    "and log in again");
+      default:
+        return fail_errno("open " + path);
+    }
+  }
+  int version = ::ioctl(fd.get(), KVM_GET_API_VERSION, 0);
+  if (version < 0) return fail(path + " is not a KVM device");
+  if (version != KVM_API_VERSION) {
+    return fail(path + ": KVM API version " + std::to_string(version) + ", needed is 12");
+  }
+  return Kvm(std::move(fd));
+}
+
+int Kvm::capability(long name) const {
+  int value = ::ioctl(fd_.get(), KVM_CHECK_EXTENSION, name);
+  return value < 0 ? 0 : value;
+}
+
+Result<KvmVm> Kvm::create_vm() const {
+  int run_bytes = ::ioctl(fd_.get(), KVM_GET_VCPU_MMAP_SIZE, 0);
+  if (run_bytes < static_cast<int>(sizeof(kvm_run))) return fail_errno("KVM_GET_VCPU_MMAP_SIZE");
+  int fd;
+  // A signal that is pending while the kernel sets up its MMU notifier makes this fail with EINTR.
+  do {
+    fd = ::ioctl(fd_.get(), KVM_CREATE_VM, 0);
+  } while (fd < 0 && errno == EINTR);
+  if (fd < 0) return fail_errno("KVM_CREATE_VM");
+  return KvmVm(base::Fd(fd), static_cast<uint64_t>(run_bytes));
+}
+
+Result<std::vector<kvm_cpuid_entry2>> Kvm::supported_cpuid() const {
+  constexpr size_t kMaxEntries = 256;
+  WithEntries<kvm_cpuid2, kvm_cpuid_entry2> table(kMaxEntries);
+  table.header()->nent = kMaxEntries;
+  if (::ioctl(fd_.get(), KVM_GET_SUPPORTED_CPUID, table.header()) < 0) {
+    return fail_errno("KVM_GET_SUPPORTED_CPUID");
+  }
+  return std::vector(table.entries(), table.entries() + table.header()->nent);
+}
+
+}  // namespace vmm

@@ -1,0 +1,78 @@
+// RAII handles of the KVM API (Documentation/virt/kvm/api.rst): the system, a virtual machine, a
+// vCPU. Each function is one ioctl; errors name it.
+#pragma once
+
+#include <linux/kvm.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "vmm/base/fd.h"
+#include "vmm/base/mapping.h"
+#include "vmm/base/result.h"
+#include "vmm/guest_address.h"
+
+namespace vmm {
+
+// A vCPU's descriptor and the kvm_run page shared with the kernel.
+class KvmVcpu {
+ public:
+  KvmVcpu(base::Fd fd, base::Mapping run) : fd_(std::move(fd)), run_(std::move(run)) {}
+
+  int fd() const { return fd_.get(); }
+  kvm_run& run() const { return *reinterpret_cast<kvm_run*>(run_.data()); }
+
+  // KVM_RUN; returns errno, 0 for an exit that kvm_run describes.
+  int enter() const;
+  template <typename T>
+  base::Result<void> control(unsigned long request, T* argument, const char* name) const {
+    return control_raw(request, argument, name);
+  }
+
+ private:
+  base::Result<void> control_raw(unsigned long request, void* argument, const char* name) const;
+  base::Fd fd_;
+  base::Mapping run_;
+};
+
+class KvmVm {
+ public:
+  KvmVm(base::Fd fd, uint64_t run_bytes) : fd_(std::move(fd)), run_bytes_(run_bytes) {}
+
+  int fd() const { return fd_.get(); }
+  base::Result<void> set_memory(uint32_t slot, Gpa gpa, std::byte* host, uint64_t bytes,
+                                uint32_t flags) const;
+  // Local APICs, IOAPIC and PICs in the kernel; to be called before any vCPU is created.
+  base::Result<void> create_irqchip() const;
+  base::Result<void> set_identity_map(Gpa identity_map, Gpa tss) const;
+  base::Result<KvmVcpu> create_vcpu(uint32_t id) const;
+  base::Result<void> set_irq_line(uint32_t gsi, bool high) const;
+  base::Result<void> set_routing(const std::vector<kvm_irq_routing_entry>& entries) const;
+  base::Result<void> set_irqfd(const base::EventFd& event, uint32_t gsi, bool attach) const;
+  // A write of any width to `address` signals `event`.
+  base::Result<void> set_ioeventfd(const base::EventFd& event, Gpa address, bool attach) const;
+  // The value of a capability of this VM, 0 where it is absent.
+  int capability(long name) const;
+
+ private:
+  base::Result<void> control(unsigned long request, const void* argument, const char* name) const;
+  base::Fd fd_;
+  uint64_t run_bytes_;
+};
+
+class Kvm {
+ public:
+  // Checks the API version. The error says what to do where the device is missing or closed to us.
+  static base::Result<Kvm> open(const std::string& path = "/dev/kvm");
+
+  int capability(long name) const;
+  base::Result<KvmVm> create_vm() const;
+  base::Result<std::vector<kvm_cpuid_entry2>> supported_cpuid() const;
+
+ private:
+  explicit Kvm(base::Fd fd) : fd_(std::move(fd)) {}
+  base::Fd fd_;
+};
+
+}  // namespace vmm
