@@ -2,6 +2,7 @@
 # What the recipes share: where images are kept, and how an image is replaced in one step
 # so that an interrupted run leaves the old one or none. Sourced, never run.
 
+# shellcheck disable=SC2034 # for the recipes
 recipes=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${MINIVMM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/minivmm}
 export PATH=$PATH:/usr/sbin:/sbin # depmod and mke2fs, for users without them in PATH

@@ -19,6 +19,7 @@ debian_codename() {
 # existing sources use for $1 itself. Prints nothing when they have the suite already.
 backports_source() {
     local codename=$1 targets mirror
+    # shellcheck disable=SC2016 # apt's own placeholders
     targets=$(apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages')
     if grep -q "^$codename-backports " <<<"$targets"; then
         return 0
