@@ -22,6 +22,10 @@ struct PvClock {
 };
 _Static_assert(sizeof(struct PvClock) == 32, "layout is KVM's");
 
+// RFLAGS of ring 3: a weak default (interrupts off) that interrupts.c overrides.
+enum { kRflagsIopl3 = 0x3002, kRflagsInterrupts = 0x200 };
+extern const uint64_t boot_rflags;
+
 extern uint32_t boot_start_info;
 extern uint64_t boot_tsc;
 extern struct CpuidLeaf boot_cpuid[], boot_cpuid_end[];

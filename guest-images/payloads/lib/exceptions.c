@@ -2,11 +2,11 @@
 
 #include <stdint.h>
 
-#include "boot.h"
 #include "exit.h"
+#include "idt.h"
 #include "print.h"
 
-enum { kExceptions = 32, kStubBytes = 16, kRing0Code = 0x08, kInterruptGatePresent = 0x8e };
+enum { kExceptions = 32, kStubBytes = 16 };
 
 struct ExceptionFrame {
   uint64_t vector, error_code, rip, cs, rflags, rsp, ss;
@@ -23,10 +23,6 @@ _Noreturn void ExceptionReport(const struct ExceptionFrame *frame, uint64_t cr2)
 }
 
 void ExceptionsInit(void) {
-  for (unsigned vector = 0; vector < kExceptions; vector++) {
-    uint64_t entry = (uint64_t)exception_stubs + vector * kStubBytes;
-    boot_idt[vector][0] = (entry & 0xffff) | (uint64_t)kRing0Code << 16 |
-                          (uint64_t)kInterruptGatePresent << 40 | (entry >> 16 & 0xffff) << 48;
-    boot_idt[vector][1] = entry >> 32;
-  }
+  for (unsigned vector = 0; vector < kExceptions; vector++)
+    IdtSetGate(vector, exception_stubs + vector * kStubBytes);
 }

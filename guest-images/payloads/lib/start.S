@@ -25,6 +25,7 @@
 #define MSR_EFER 0xc0000080
 #define EFER_LME 0x100
 #define RFLAGS_IOPL3 0x3002
+#define RFLAGS_IF 0x200
 
 #define KVM_FEATURES_LEAF 0x40000001
 #define KVM_FEATURE_CLOCKSOURCE2_BIT 3
@@ -124,11 +125,17 @@ pvclock_off:
   wrmsr
 
 enter_ring3:
+  testl $RFLAGS_IF, boot_rflags
+  jz 1f
+  movb $0xff, %al /* firmware may have left the 8259s open */
+  outb %al, $0x21
+  outb %al, $0xa1
+1:
   movl $SEL_RING3_DATA, %eax
   pushq %rax
   movl $ring3_stack_top - 8, %eax /* as if RuntimeMain had been called */
   pushq %rax
-  movl $RFLAGS_IOPL3, %eax
+  movl boot_rflags, %eax
   pushq %rax
   movl $SEL_RING3_CODE, %eax
   pushq %rax
@@ -156,6 +163,11 @@ gdt_pointer:
 idt_pointer:
   .word 256 * 16 - 1
   .quad boot_idt
+
+  /* Ring 3 cannot enable interrupts later where IOPL is lost: interrupts.c overrides this. */
+  .weak boot_rflags
+boot_rflags:
+  .quad RFLAGS_IOPL3
 
   /* Leaf, then eax, ebx, ecx, edx as ring 0 saw them (subleaf 0). */
   .balign 4
