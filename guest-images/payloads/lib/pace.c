@@ -6,7 +6,7 @@
 struct Pace PaceMake(uint64_t per_second, uint64_t tsc_khz) {
   return (struct Pace){
       .interval_ticks = per_second == 0 ? 0 : tsc_khz * 1000 / per_second,
-      .most_late_ticks = NsToTicks(10000000, tsc_khz),
+      .most_late_ticks = NsToTicks(100000000, tsc_khz),
       .due = ReadTsc(),
   };
 }

@@ -1,4 +1,4 @@
-// Lets something happen at a given rate, by the TSC. What was missed by more than 10 ms (the
+// Lets something happen at a given rate, by the TSC. What was missed by more than 100 ms (the
 // VM stood still, or was restored elsewhere) is not caught up, so that a pause is not
 // followed by a burst.
 #pragma once
