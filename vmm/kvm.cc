@@ -1,10 +1,11 @@
 #include "vmm/kvm.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/ioctl.h>
 
+#include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <memory>
 
 namespace vmm {
@@ -20,6 +21,9 @@ template <typename Header, typename Entry>
 struct WithEntries {
   explicit WithEntries(size_t count)
       : bytes(std::make_unique<std::byte[]>(sizeof(Header) + count * sizeof(Entry))) {}
+  explicit WithEntries(const std::vector<Entry>& from) : WithEntries(from.size()) {
+    std::copy(from.begin(), from.end(), entries());
+  }
   Header* header() { return reinterpret_cast<Header*>(bytes.get()); }
   Entry* entries() { return reinterpret_cast<Entry*>(bytes.get() + sizeof(Header)); }
   std::unique_ptr<std::byte[]> bytes;
@@ -32,6 +36,29 @@ int KvmVcpu::enter() const { return ::ioctl(fd_.get(), KVM_RUN, 0) < 0 ? errno :
 Result<void> KvmVcpu::control_raw(unsigned long request, void* argument, const char* name) const {
   if (::ioctl(fd_.get(), request, argument) < 0) return fail_errno(name);
   return {};
+}
+
+Result<void> KvmVcpu::set_cpuid(const std::vector<kvm_cpuid_entry2>& entries) const {
+  WithEntries<kvm_cpuid2, kvm_cpuid_entry2> table(entries);
+  table.header()->nent = static_cast<uint32_t>(entries.size());
+  return control(KVM_SET_CPUID2, table.header(), "KVM_SET_CPUID2");
+}
+
+Result<void> KvmVcpu::set_msrs(const std::vector<kvm_msr_entry>& entries) const {
+  WithEntries<kvm_msrs, kvm_msr_entry> table(entries);
+  table.header()->nmsrs = static_cast<uint32_t>(entries.size());
+  // Returns how many were set: it stops at the first that is refused.
+  int set = ::ioctl(fd_.get(), KVM_SET_MSRS, table.header());
+  if (set < 0) return fail_errno("KVM_SET_MSRS");
+  if (static_cast<size_t>(set) < entries.size()) {
+    return fail(fmt::format("KVM_SET_MSRS refuses MSR {:#x}", entries[set].index));
+  }
+  return {};
+}
+
+uint32_t KvmVcpu::tsc_khz() const {
+  int khz = ::ioctl(fd_.get(), KVM_GET_TSC_KHZ, 0);
+  return khz < 0 ? 0 : static_cast<uint32_t>(khz);
 }
 
 Result<void> KvmVm::control(unsigned long request, const void* argument, const char* name) const {
@@ -76,9 +103,8 @@ Result<void> KvmVm::set_irq_line(uint32_t gsi, bool high) const {
 }
 
 Result<void> KvmVm::set_routing(const std::vector<kvm_irq_routing_entry>& entries) const {
-  WithEntries<kvm_irq_routing, kvm_irq_routing_entry> table(entries.size());
+  WithEntries<kvm_irq_routing, kvm_irq_routing_entry> table(entries);
   table.header()->nr = static_cast<uint32_t>(entries.size());
-  std::memcpy(table.entries(), entries.data(), entries.size() * sizeof entries[0]);
   return control(KVM_SET_GSI_ROUTING, table.header(), "KVM_SET_GSI_ROUTING");
 }
 

@@ -25,6 +25,11 @@ class KvmVcpu {
 
   // KVM_RUN; returns errno, 0 for an exit that kvm_run describes.
   int enter() const;
+  base::Result<void> set_cpuid(const std::vector<kvm_cpuid_entry2>& entries) const;
+  base::Result<void> set_msrs(const std::vector<kvm_msr_entry>& entries) const;
+  // Frequency of the guest's TSC; 0 where KVM does not say.
+  uint32_t tsc_khz() const;
+  // Any other ioctl with a structure of fixed size.
   template <typename T>
   base::Result<void> control(unsigned long request, T* argument, const char* name) const {
     return control_raw(request, argument, name);

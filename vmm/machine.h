@@ -1,0 +1,80 @@
+// The machine: guest memory, interrupt chips, buses and vCPUs on KVM. It knows no device; devices
+// are attached to its buses from outside (devices/platform.h), and must outlive stop() and the
+// machine's destruction of its vCPU threads (halt_threads()).
+//
+// create() → devices attach → boot() → run() … pause()/run() … → a StopReason.
+// pause(), run() and stop() may be called from any thread that is not a vCPU's.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "vmm/base/fd.h"
+#include "vmm/base/result.h"
+#include "vmm/boot/kernel.h"
+#include "vmm/bus.h"
+#include "vmm/guest_memory.h"
+#include "vmm/kvm.h"
+#include "vmm/kvm_interrupts.h"
+#include "vmm/stop_reason.h"
+#include "vmm/vcpu.h"
+
+namespace vmm {
+
+class Machine {
+ public:
+  struct Config {
+    uint64_t memory_bytes = 0;
+    uint32_t cpus = 1;
+  };
+  static base::Result<std::unique_ptr<Machine>> create(const Config& config);
+  ~Machine();
+
+  GuestMemory& memory() { return *memory_; }
+  Bus& pio() { return pio_; }
+  Bus& mmio() { return mmio_; }
+  InterruptController& interrupts() { return *interrupts_; }
+  Doorbells& doorbells() { return *interrupts_; }
+  uint32_t cpus() const { return static_cast<uint32_t>(vcpus_.size()); }
+  const std::vector<std::unique_ptr<Vcpu>>& vcpus() const { return vcpus_; }
+
+  // Sets the boot processor's registers and starts the vCPU threads, parked.
+  base::Result<void> boot(const boot::Entry& entry);
+
+  void run();
+  // Returns when every vCPU is parked.
+  void pause();
+  bool paused() const;
+
+  // Ends the run; the first reason given is the one that counts. Any thread, vCPUs' too.
+  void stop(StopReason reason);
+  // Readable from the moment there is a stop reason.
+  const base::EventFd& stopped() const { return stopped_; }
+  std::optional<StopReason> stop_reason() const;
+
+  // Ends the vCPU threads: from then on no device is called by a vCPU.
+  void halt_threads() { vcpus_.clear(); }
+
+ private:
+  explicit Machine(base::EventFd stopped) : stopped_(std::move(stopped)) {}
+  base::Result<void> create_memory(uint64_t bytes);
+  base::Result<void> create_vcpus(const Kvm& kvm, uint32_t count);
+
+  std::unique_ptr<KvmVm> vm_;
+  std::unique_ptr<GuestMemory> memory_;
+  std::unique_ptr<KvmInterrupts> interrupts_;
+  Bus pio_;
+  Bus mmio_;
+
+  mutable std::mutex mutex_;  // guards running_ and stop_reason_
+  bool running_ = false;
+  std::optional<StopReason> stop_reason_;
+  base::EventFd stopped_;
+
+  std::vector<std::unique_ptr<Vcpu>> vcpus_;  // last: their threads use all of the above
+};
+
+}  // namespace vmm

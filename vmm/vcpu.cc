@@ -1,0 +1,177 @@
+#include "vmm/vcpu.h"
+
+#include <fmt/format.h>
+#include <pthread.h>
+#include <signal.h>
+
+#include <cerrno>
+
+#include "vmm/base/log.h"
+
+namespace vmm {
+
+namespace {
+const int kKickSignal = SIGRTMIN;
+}
+
+void Vcpu::install_kick_signal() {
+  struct sigaction action{};
+  action.sa_handler = [](int) {};  // no SA_RESTART: KVM_RUN returns with EINTR
+  sigaction(kKickSignal, &action, nullptr);
+}
+
+Vcpu::Vcpu(uint32_t index, KvmVcpu kvm, const Bus& pio, const Bus& mmio,
+           std::function<void(StopReason)> on_stop)
+    : index_(index), kvm_(std::move(kvm)), pio_(pio), mmio_(mmio), on_stop_(std::move(on_stop)) {}
+
+Vcpu::~Vcpu() {
+  if (!thread_.joinable()) return;
+  set_goal(Goal::kEnd);
+  thread_.join();
+}
+
+base::Result<void> Vcpu::start() {
+  // Only the kick is taken by a vCPU; the program's signals belong to the main thread.
+  sigset_t mask, before;
+  sigfillset(&mask);
+  sigdelset(&mask, kKickSignal);
+  pthread_sigmask(SIG_SETMASK, &mask, &before);
+  try {
+    thread_ = std::thread([this] { thread_main(); });
+  } catch (const std::system_error& error) {
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    return base::fail("start the thread of vCPU " + std::to_string(index_), error.code().value());
+  }
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  pthread_setname_np(thread_.native_handle(), fmt::format("vcpu{}", index_).c_str());
+  wait_parked();
+  return {};
+}
+
+void Vcpu::park() { set_goal(Goal::kPark); }
+void Vcpu::unpark() { set_goal(Goal::kRun); }
+
+void Vcpu::set_goal(Goal goal) {
+  std::lock_guard lock(mutex_);
+  if (goal_ == Goal::kEnd) return;
+  goal_ = goal;
+  changed_.notify_all();
+  if (goal == Goal::kRun) return;
+  // The flag for a thread about to enter the guest, the signal for one inside.
+  set_immediate_exit(true);
+  if (thread_.joinable() && !parked_) pthread_kill(thread_.native_handle(), kKickSignal);
+}
+
+void Vcpu::wait_parked() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return parked_; });
+}
+
+void Vcpu::set_immediate_exit(bool on) {
+  std::atomic_ref(kvm_.run().immediate_exit).store(on, std::memory_order_release);
+}
+
+bool Vcpu::wait_to_run() {
+  std::unique_lock lock(mutex_);
+  if (goal_ != Goal::kRun) {
+    // One more KVM_RUN, which leaves at once (immediate_exit is set), completes the exit in hand.
+    if (completion_pending_) return true;
+    parked_ = true;
+    changed_.notify_all();
+    changed_.wait(lock, [this] { return goal_ != Goal::kPark; });
+    parked_ = false;
+    if (goal_ == Goal::kEnd) {
+      parked_ = true;
+      changed_.notify_all();
+      return false;
+    }
+  }
+  set_immediate_exit(false);
+  return true;
+}
+
+void Vcpu::thread_main() {
+  while (wait_to_run()) {
+    int error = kvm_.enter();
+    exits_.fetch_add(1, std::memory_order_relaxed);
+    completion_pending_ = false;
+    if (error == 0) {
+      handle_exit();
+    } else if (error != EINTR && error != EAGAIN) {
+      stop({StopReason::Kind::kError, 0, fmt::format("KVM_RUN: {}", strerror(error))});
+    }
+  }
+}
+
+void Vcpu::stop(StopReason reason) {
+  {
+    // Parked before anybody hears of it, so that the guest does not run on meanwhile.
+    std::lock_guard lock(mutex_);
+    if (goal_ == Goal::kRun) goal_ = Goal::kPark;
+    set_immediate_exit(true);
+  }
+  on_stop_(std::move(reason));
+}
+
+void Vcpu::handle_exit() {
+  kvm_run& run = kvm_.run();
+  switch (run.exit_reason) {
+    case KVM_EXIT_IO:
+      return handle_io();
+    case KVM_EXIT_MMIO:
+      return handle_mmio();
+    case KVM_EXIT_INTR:
+    case KVM_EXIT_HLT:  // no in-kernel halt: nothing to do but to go on
+      return;
+    case KVM_EXIT_SHUTDOWN:
+      return stop({StopReason::Kind::kReset, 0, "triple fault"});
+    case KVM_EXIT_SYSTEM_EVENT:
+      if (run.system_event.type == KVM_SYSTEM_EVENT_SHUTDOWN) {
+        return stop({StopReason::Kind::kPowerOff, 0, ""});
+      }
+      return stop({StopReason::Kind::kReset, 0, ""});
+    case KVM_EXIT_FAIL_ENTRY:
+      return stop({StopReason::Kind::kError, 0,
+                   fmt::format("vCPU {}: the processor refused the guest's state (reason {:#x})",
+                               index_, run.fail_entry.hardware_entry_failure_reason)});
+    case KVM_EXIT_INTERNAL_ERROR: {
+      kvm_regs regs{};
+      (void)kvm_.control(KVM_GET_REGS, &regs, "KVM_GET_REGS");
+      return stop({StopReason::Kind::kError, 0,
+                   fmt::format("vCPU {}: KVM could not emulate the instruction at {:#x} "
+                               "(internal error {}); `minivmm doctor` says what this host's KVM "
+                               "can do",
+                               index_, regs.rip, run.internal.suberror)});
+    }
+    default:
+      return stop({StopReason::Kind::kError, 0,
+                   fmt::format("vCPU {}: unexpected exit {}", index_, run.exit_reason)});
+  }
+}
+
+void Vcpu::handle_io() {
+  kvm_run& run = kvm_.run();
+  completion_pending_ = true;
+  auto* bytes = reinterpret_cast<uint8_t*>(&run) + run.io.data_offset;
+  // `count` > 1 for rep ins and outs: the same port again and again.
+  for (uint32_t i = 0; i < run.io.count; ++i, bytes += run.io.size) {
+    if (run.io.direction == KVM_EXIT_IO_OUT) {
+      pio_.write(run.io.port, {bytes, run.io.size});
+    } else {
+      pio_.read(run.io.port, {bytes, run.io.size});
+    }
+  }
+}
+
+void Vcpu::handle_mmio() {
+  kvm_run& run = kvm_.run();
+  completion_pending_ = true;
+  std::span<uint8_t> data(run.mmio.data, run.mmio.len);
+  if (run.mmio.is_write) {
+    mmio_.write(run.mmio.phys_addr, data);
+  } else {
+    mmio_.read(run.mmio.phys_addr, data);
+  }
+}
+
+}  // namespace vmm
