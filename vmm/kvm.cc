@@ -16,18 +16,31 @@ using base::Result;
 
 namespace {
 
-// A kernel structure that ends in an array: `Header` with room for `count` `Entry`s behind it.
-template <typename Header, typename Entry>
-struct WithEntries {
-  explicit WithEntries(size_t count)
-      : bytes(std::make_unique<std::byte[]>(sizeof(Header) + count * sizeof(Entry))) {}
-  explicit WithEntries(const std::vector<Entry>& from) : WithEntries(from.size()) {
+// kvm_cpuid2, kvm_msrs and kvm_irq_routing: a count, a reserved word, then entries. Spelled out
+// here because the flexible arrays of some versions of <linux/kvm.h> (6.1's __DECLARE_FLEX_ARRAY)
+// add four bytes to the structure in C++, and with them to the number of the ioctl.
+struct CountedHeader {
+  uint32_t count;
+  uint32_t reserved;
+};
+template <typename Entry>
+struct Counted {
+  explicit Counted(size_t count)
+      : bytes(std::make_unique<std::byte[]>(sizeof(CountedHeader) + count * sizeof(Entry))) {
+    header()->count = static_cast<uint32_t>(count);
+  }
+  explicit Counted(const std::vector<Entry>& from) : Counted(from.size()) {
     std::copy(from.begin(), from.end(), entries());
   }
-  Header* header() { return reinterpret_cast<Header*>(bytes.get()); }
-  Entry* entries() { return reinterpret_cast<Entry*>(bytes.get() + sizeof(Header)); }
+  CountedHeader* header() { return reinterpret_cast<CountedHeader*>(bytes.get()); }
+  Entry* entries() { return reinterpret_cast<Entry*>(bytes.get() + sizeof(CountedHeader)); }
   std::unique_ptr<std::byte[]> bytes;
 };
+
+constexpr unsigned long kGetSupportedCpuid = _IOWR(KVMIO, 0x05, CountedHeader);
+constexpr unsigned long kSetGsiRouting = _IOW(KVMIO, 0x6A, CountedHeader);
+constexpr unsigned long kSetMsrs = _IOW(KVMIO, 0x89, CountedHeader);
+constexpr unsigned long kSetCpuid2 = _IOW(KVMIO, 0x90, CountedHeader);
 
 }  // namespace
 
@@ -39,16 +52,14 @@ Result<void> KvmVcpu::control_raw(unsigned long request, void* argument, const c
 }
 
 Result<void> KvmVcpu::set_cpuid(const std::vector<kvm_cpuid_entry2>& entries) const {
-  WithEntries<kvm_cpuid2, kvm_cpuid_entry2> table(entries);
-  table.header()->nent = static_cast<uint32_t>(entries.size());
-  return control(KVM_SET_CPUID2, table.header(), "KVM_SET_CPUID2");
+  Counted<kvm_cpuid_entry2> table(entries);
+  return control(kSetCpuid2, table.header(), "KVM_SET_CPUID2");
 }
 
 Result<void> KvmVcpu::set_msrs(const std::vector<kvm_msr_entry>& entries) const {
-  WithEntries<kvm_msrs, kvm_msr_entry> table(entries);
-  table.header()->nmsrs = static_cast<uint32_t>(entries.size());
+  Counted<kvm_msr_entry> table(entries);
   // Returns how many were set: it stops at the first that is refused.
-  int set = ::ioctl(fd_.get(), KVM_SET_MSRS, table.header());
+  int set = ::ioctl(fd_.get(), kSetMsrs, table.header());
   if (set < 0) return fail_errno("KVM_SET_MSRS");
   if (static_cast<size_t>(set) < entries.size()) {
     return fail(fmt::format("KVM_SET_MSRS refuses MSR {:#x}", entries[set].index));
@@ -103,9 +114,8 @@ Result<void> KvmVm::set_irq_line(uint32_t gsi, bool high) const {
 }
 
 Result<void> KvmVm::set_routing(const std::vector<kvm_irq_routing_entry>& entries) const {
-  WithEntries<kvm_irq_routing, kvm_irq_routing_entry> table(entries);
-  table.header()->nr = static_cast<uint32_t>(entries.size());
-  return control(KVM_SET_GSI_ROUTING, table.header(), "KVM_SET_GSI_ROUTING");
+  Counted<kvm_irq_routing_entry> table(entries);
+  return control(kSetGsiRouting, table.header(), "KVM_SET_GSI_ROUTING");
 }
 
 Result<void> KvmVm::set_irqfd(const base::EventFd& event, uint32_t gsi, bool attach) const {
@@ -173,12 +183,11 @@ Result<KvmVm> Kvm::create_vm() const {
 
 Result<std::vector<kvm_cpuid_entry2>> Kvm::supported_cpuid() const {
   constexpr size_t kMaxEntries = 256;
-  WithEntries<kvm_cpuid2, kvm_cpuid_entry2> table(kMaxEntries);
-  table.header()->nent = kMaxEntries;
-  if (::ioctl(fd_.get(), KVM_GET_SUPPORTED_CPUID, table.header()) < 0) {
+  Counted<kvm_cpuid_entry2> table(kMaxEntries);
+  if (::ioctl(fd_.get(), kGetSupportedCpuid, table.header()) < 0) {
     return fail_errno("KVM_GET_SUPPORTED_CPUID");
   }
-  return std::vector(table.entries(), table.entries() + table.header()->nent);
+  return std::vector(table.entries(), table.entries() + table.header()->count);
 }
 
 }  // namespace vmm

@@ -27,7 +27,9 @@ Result<std::unique_ptr<EventLoop>> EventLoop::create(std::string name) {
   return loop;
 }
 
-EventLoop::~EventLoop() {
+EventLoop::~EventLoop() { stop(); }
+
+void EventLoop::stop() {
   stopping_ = true;
   if (wake_) wake_->signal();
   if (thread_.joinable()) thread_.join();

@@ -27,7 +27,10 @@ class EventLoop {
 
   // `name` is the thread's, as `ps -L` and gdb show it: 15 characters at most.
   static Result<std::unique_ptr<EventLoop>> create(std::string name);
-  ~EventLoop();  // stops the thread and joins it
+  ~EventLoop();
+
+  // Ends and joins the thread: no handler runs any more. Not from the loop's own thread.
+  void stop();
 
   Result<void> watch(int fd, uint32_t events, Handler handler);
   Result<void> change(int fd, uint32_t events);
