@@ -1,6 +1,7 @@
 #include "vmm/guest_memory.h"
 
 #include <fmt/format.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <cstring>
@@ -10,6 +11,7 @@
 namespace vmm {
 
 using base::fail;
+using base::fail_errno;
 using base::Result;
 
 Result<std::unique_ptr<GuestMemory>> GuestMemory::create(uint64_t bytes) {
@@ -63,6 +65,19 @@ Result<void> GuestMemory::write(Gpa gpa, std::span<const std::byte> from) {
 Result<void> GuestMemory::fill_zero(Gpa gpa, uint64_t length) {
   TRY_ASSIGN(auto target, dma_target(gpa, length));
   std::memset(target.data(), 0, length);
+  mark_dirty(gpa, length);
+  return {};
+}
+
+Result<void> GuestMemory::discard(Gpa gpa, uint64_t length) {
+  if (gpa.value % kPageSize != 0 || length % kPageSize != 0) {
+    return fail(fmt::format("discard of {:#x} bytes at {:#x}: not whole pages", length, gpa.value));
+  }
+  TRY_ASSIGN(auto target, dma_target(gpa, length));
+  if (::madvise(target.data(), target.size(), MADV_DONTNEED) < 0) {
+    return fail_errno(
+        fmt::format("discard {:#x} bytes of guest memory at {:#x}", length, gpa.value));
+  }
   mark_dirty(gpa, length);
   return {};
 }

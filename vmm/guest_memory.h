@@ -51,6 +51,10 @@ class GuestMemory {
   base::Result<void> write(Gpa gpa, std::span<const std::byte> from);
   base::Result<void> fill_zero(Gpa gpa, uint64_t length);
 
+  // Gives pages back to the host: they read as zero from now on, take no memory until they are
+  // touched again, and are marked dirty. [gpa, gpa + length) must be whole pages.
+  base::Result<void> discard(Gpa gpa, uint64_t length);
+
   template <typename T>
     requires std::is_trivially_copyable_v<T>
   base::Result<T> load(Gpa gpa) const {

@@ -1,6 +1,7 @@
 #include "vmm/guest_memory.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <array>
 
@@ -60,6 +61,36 @@ TEST(GuestMemory, ReadingAndViewingDoNotMark) {
   EXPECT_FALSE(memory->is_dirty(Gfn{0}));
   ASSERT_TRUE(memory->store_release16(Gpa{0}, 1));
   EXPECT_TRUE(memory->is_dirty(Gfn{0}));
+}
+
+TEST(GuestMemory, DiscardedPagesAreZeroNotResidentAndDirty) {
+  auto memory = *GuestMemory::create(1 << 20);
+  std::array<std::byte, 4 * 4096> data;
+  data.fill(std::byte{0xA5});
+  ASSERT_TRUE(memory->write(Gpa{8 * 4096}, data));
+  std::array<uint64_t, 4> bits{};
+  memory->take_dirty(0, bits);
+
+  ASSERT_TRUE(memory->discard(Gpa{9 * 4096}, 2 * 4096));
+  std::array<unsigned char, 4> resident{};
+  auto shown = *memory->view(Gpa{8 * 4096}, data.size());
+  ASSERT_EQ(::mincore(const_cast<std::byte*>(shown.data()), shown.size(), resident.data()), 0);
+  EXPECT_EQ(resident, (std::array<unsigned char, 4>{1, 0, 0, 1}));
+  for (size_t page = 0; page < 4; ++page) {
+    bool gone = page == 1 || page == 2;
+    EXPECT_EQ(memory->is_dirty(Gfn{8 + page}), gone) << page;
+    EXPECT_EQ(shown[page * 4096 + 4095], gone ? std::byte{0} : std::byte{0xA5}) << page;
+  }
+}
+
+TEST(GuestMemory, DiscardsOnlyWholePagesInsideRam) {
+  auto memory = *GuestMemory::create(1 << 20);
+  ASSERT_TRUE(memory->store<uint32_t>(Gpa{4096}, 7));
+  EXPECT_FALSE(memory->discard(Gpa{4096}, 100));
+  EXPECT_FALSE(memory->discard(Gpa{4096 + 512}, 4096));
+  EXPECT_FALSE(memory->discard(Gpa{4096}, 1 << 20));
+  EXPECT_FALSE(memory->discard(Gpa{~0ull << 12}, 4096));
+  EXPECT_EQ(*memory->load<uint32_t>(Gpa{4096}), 7u);
 }
 
 }  // namespace
