@@ -9,7 +9,6 @@
 #include <concepts>
 #include <cstdint>
 #include <cstring>
-#include <vector>
 
 namespace vmm::boot {
 namespace {
@@ -56,18 +55,18 @@ class BlockSource : public ByteSource {
 
   Result<size_t> read(std::span<std::byte> into) final {
     size_t done = 0;
-    while (done < into.size()) {
+    while (done < into.size() && !(ended_ && ready_.empty())) {
       if (ready_.empty()) {
         if (into.size() - done >= largest_block_) {
           TRY_ASSIGN(size_t size, next_block(into.subspan(done)));
-          if (size == 0) break;
+          ended_ = size == 0;
           done += size;
           continue;
         }
-        buffer_.resize(largest_block_);
-        TRY_ASSIGN(size_t size, next_block(buffer_));
-        if (size == 0) break;
-        ready_ = std::span<const std::byte>(buffer_).first(size);
+        if (!buffer_) buffer_ = std::make_unique_for_overwrite<std::byte[]>(largest_block_);
+        TRY_ASSIGN(size_t size, next_block({buffer_.get(), largest_block_}));
+        ended_ = size == 0;
+        ready_ = {buffer_.get(), size};
       }
       size_t size = std::min(ready_.size(), into.size() - done);
       std::memcpy(into.data() + done, ready_.data(), size);
@@ -84,8 +83,9 @@ class BlockSource : public ByteSource {
 
  private:
   size_t largest_block_;
-  std::vector<std::byte> buffer_;
+  std::unique_ptr<std::byte[]> buffer_;
   std::span<const std::byte> ready_;  // the part of buffer_ not handed out yet
+  bool ended_ = false;
 };
 
 // lz4 doc/lz4_Frame_format.md, "Legacy frame": a magic number, then blocks of a 32-bit length and

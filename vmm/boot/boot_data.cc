@@ -36,10 +36,12 @@ Result<void> write_command_line(GuestMemory& memory, const std::string& text, ui
 
 Result<void> load_initrd(GuestMemory& memory, const std::string& path, uint64_t kernel_end,
                          uint64_t address_limit, BootData& data) {
-  TRY_ASSIGN(base::Fd file, base::open_file(path, O_RDONLY | O_NONBLOCK));
+  // Not blocking: a fifo has no writer yet, and is refused.
+  auto file = base::open_file(path, O_RDONLY | O_NONBLOCK);
+  if (!file) return std::unexpected(file.error().with("initrd"));
   struct stat info{};
-  if (::fstat(file.get(), &info) < 0) return base::fail_errno("stat " + path);
-  if (!S_ISREG(info.st_mode)) return fail(path + " is not a regular file");
+  if (::fstat(file->get(), &info) < 0) return base::fail_errno("initrd: stat " + path);
+  if (!S_ISREG(info.st_mode)) return fail("initrd: " + path + " is not a regular file");
   auto size = static_cast<uint64_t>(info.st_size);
   if (size == 0) return fail("initrd " + path + " is empty");
 
@@ -61,7 +63,7 @@ Result<void> load_initrd(GuestMemory& memory, const std::string& path, uint64_t 
                     mib_up(first + pages_size)));
   Gpa start{end - pages_size};
   TRY_ASSIGN(auto place, memory.dma_target(start, size));
-  if (auto read = base::read_exact(file.get(), place.data(), size, 0); !read)
+  if (auto read = base::read_exact(file->get(), place.data(), size, 0); !read)
     return std::unexpected(read.error().with("initrd " + path));
   memory.mark_dirty(start, size);
   data.initrd = start;

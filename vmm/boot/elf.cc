@@ -99,7 +99,7 @@ Result<Headers> parse_class(Bytes head, uint16_t machine_wanted) {
 
 Result<Headers> parse_headers(Bytes head) {
   if (head.size() < EI_NIDENT || std::memcmp(head.data(), ELFMAG, SELFMAG) != 0)
-    return fail("there is no ELF image");
+    return fail("holds no ELF image, or a damaged one");
   if (std::to_integer<int>(head[EI_DATA]) != ELFDATA2LSB)
     return fail("the ELF image is big-endian, not x86: give an x86-64 kernel");
   switch (std::to_integer<int>(head[EI_CLASS])) {
