@@ -2,6 +2,8 @@
 
 #include <time.h>
 
+#include "vmm/layout.h"
+
 namespace devices {
 namespace {
 
@@ -102,10 +104,11 @@ AcpiPm::Action AcpiPm::write_byte(uint64_t offset, uint8_t value) {
       break;
     case kControl + 1:
       state_.sleep_type = value >> kSleepTypeShift & kSleepTypeMask;
-      if (value & kSleepEnable && state_.sleep_type == kSleepTypeOff) return Action::kPowerOff;
+      if (value & kSleepEnable && state_.sleep_type == vmm::layout::kSleepTypeOff)
+        return Action::kPowerOff;
       break;
     case kReset:
-      if (value == kResetValue) return Action::kReset;
+      if (value == vmm::layout::kResetValue) return Action::kReset;
       break;
   }
   return Action::kNone;

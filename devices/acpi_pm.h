@@ -4,7 +4,7 @@
 //
 //   0x0  PM1 status   write one to clear       0x4  PM1 control  sleep type and enable
 //   0x2  PM1 enable                            0x8  PM timer     3.579545 MHz, 32 bits
-//                                              0xC  reset        value 1 resets
+//                                              0xC  reset
 #pragma once
 
 #include <cstdint>
@@ -21,8 +21,6 @@ namespace devices {
 class AcpiPm : public vmm::BusDevice {
  public:
   static constexpr uint64_t kPorts = 0x10;
-  static constexpr uint8_t kSleepTypeOff = 5;  // the DSDT's \_S5 says the same
-  static constexpr uint8_t kResetValue = 1;    // so does the FADT
 
   struct Callbacks {  // called on the vCPU's thread, with nothing locked
     std::function<void()> on_power_off;

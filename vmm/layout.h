@@ -53,7 +53,9 @@ inline constexpr uint16_t kPortPvpanic = 0x505;
 inline constexpr uint16_t kPortPm1Event = 0x600;    // status 0x600, enable 0x602
 inline constexpr uint16_t kPortPm1Control = 0x604;  // sleep type and enable
 inline constexpr uint16_t kPortPmTimer = 0x608;     // 3.579545 MHz, 32 bits
-inline constexpr uint16_t kPortReset = 0x60C;       // FADT reset register, value 1
+inline constexpr uint16_t kPortReset = 0x60C;       // FADT reset register
+inline constexpr uint8_t kResetValue = 1;           // what resets, written there
+inline constexpr uint8_t kSleepTypeOff = 5;         // SLP_TYP of \_S5, written to PM1 control
 inline constexpr uint16_t kPortPciConfig = 0xCF8;   // address 0xCF8, data 0xCFC
 
 // Global system interrupts 0 to 23 are the IOAPIC's pins; MSI routes are allocated above.
