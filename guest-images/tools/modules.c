@@ -1,9 +1,9 @@
 #include "modules.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <fnmatch.h>
-#include <glob.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -117,18 +117,19 @@ void LoadModulesForDevices(void) {
   // The devices behind a transport appear once its driver is loaded: virtio comes last.
   static const char* const kBuses[] = {"pci", "acpi", "platform", "virtio"};
   for (size_t bus = 0; bus < sizeof kBuses / sizeof *kBuses; bus++) {
-    char devices[64];
-    glob_t found;
-    snprintf(devices, sizeof devices, "/sys/bus/%s/devices/*/modalias", kBuses[bus]);
-    if (glob(devices, GLOB_NOSORT, NULL, &found) != 0) continue;
-    for (size_t i = 0; i < found.gl_pathc; i++) {
-      char* modalias = ReadText(found.gl_pathv[i]);
+    snprintf(path, sizeof path, "/sys/bus/%s/devices", kBuses[bus]);
+    DIR* devices = opendir(path);
+    if (!devices) continue;
+    for (struct dirent* device; (device = readdir(devices));) {
+      char file[600];
+      snprintf(file, sizeof file, "%s/%s/modalias", path, device->d_name);
+      char* modalias = ReadText(file);
       if (!modalias) continue;
       modalias[strcspn(modalias, "\n")] = 0;
       LoadForAlias(aliases, modalias);
       free(modalias);
     }
-    globfree(&found);
+    closedir(devices);
   }
   free(aliases);
 }
