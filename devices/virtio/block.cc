@@ -102,8 +102,8 @@ void Block::read_config(uint32_t offset, std::span<uint8_t> data) const {
 }
 
 Result<void> Block::activate(Transport& transport, uint64_t features) {
-  TRY(transport.watch(ring_->event().fd(), EPOLLIN, [this](uint32_t) { return on_event(); }));
   transport_ = &transport;
+  TRY(transport.watch(ring_->event().fd(), EPOLLIN, [this](uint32_t) { return on_event(); }));
   write_through_ = !(features & kFlush);
   requests_.resize(transport.has_queue(0) ? transport.queue(0).size() : 0);
   return {};
