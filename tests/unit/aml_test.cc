@@ -43,8 +43,8 @@ TEST(Aml, PackageLengthCountsItself) {
   EXPECT_EQ(length_field(61, 2), (Bytes{0x41, 0x04}));          // 65: 1 + 4 * 16
   EXPECT_EQ(length_field(4090, 2), (Bytes{0x4F, 0xFF}));        // 4095
   EXPECT_EQ(length_field(4091, 3), (Bytes{0x81, 0x00, 0x01}));  // 4097
-  EXPECT_EQ(length_field(0x10'0000 - 8, 3), (Bytes{0x8F, 0xFF, 0xFF}));
-  EXPECT_EQ(length_field(0x10'0000 - 7, 4), (Bytes{0xC2, 0x00, 0x00, 0x01}));
+  EXPECT_EQ(length_field(0x10'0000 - 9, 3), (Bytes{0x8F, 0xFF, 0xFF}));
+  EXPECT_EQ(length_field(0x10'0000 - 8, 4), (Bytes{0xC1, 0x00, 0x00, 0x01}));
 }
 
 TEST(Aml, IdsAreCompressed) {
