@@ -115,13 +115,22 @@ Result<void> Virtqueue::add_buffer(const Descriptor& descriptor, DescriptorChain
 }
 
 Result<void> Virtqueue::push(uint16_t head, uint32_t written) {
+  TRY(add_used(head, written));
+  return publish_used();
+}
+
+Result<void> Virtqueue::add_used(uint16_t head, uint32_t written) {
   struct Used {
     uint32_t id;
     uint32_t length;
   } used{head, written};
   TRY(memory_->store(used_ring(position_.next_used % layout_.size), used));
   ++position_.next_used;
-  // Release: the driver that sees the index sees the entry and the data before it.
+  return {};
+}
+
+Result<void> Virtqueue::publish_used() {
+  // Release: the driver that sees the index sees the entries and the data before it.
   return memory_->store_release16(layout_.used + 2, position_.next_used);
 }
 

@@ -63,6 +63,9 @@ class Virtqueue {
   // Gives a request back: the device wrote `written` bytes into its writable part, and has marked
   // them dirty.
   base::Result<void> push(uint16_t head, uint32_t written);
+  // push() in two steps, for requests that the driver must see as used all at once.
+  base::Result<void> add_used(uint16_t head, uint32_t written);
+  base::Result<void> publish_used();
 
   // Does the driver want an interrupt for what was pushed since the last call?
   base::Result<bool> needs_interrupt();

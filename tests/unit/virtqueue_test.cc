@@ -48,6 +48,17 @@ TEST_F(VirtqueueTest, PopsAChainAndGivesItBack) {
   EXPECT_TRUE(memory_->is_dirty(kQueue.gfn()));
 }
 
+TEST_F(VirtqueueTest, UsedEntriesAppearAtOnceWhenPublished) {
+  auto queue = make();
+  ASSERT_TRUE(queue.add_used(1, 10));
+  ASSERT_TRUE(queue.add_used(2, 20));
+  EXPECT_EQ(driver_.used_index(), 0);
+  ASSERT_TRUE(queue.publish_used());
+  EXPECT_EQ(driver_.used_index(), 2);
+  EXPECT_EQ(driver_.used(0).id, 1u);
+  EXPECT_EQ(driver_.used(1).length, 20u);
+}
+
 TEST_F(VirtqueueTest, IndicesWrapAroundSixteenBits) {
   auto queue = std::move(
       *Virtqueue::create(*memory_, driver_.layout(), {.next_avail = 65533, .next_used = 65533}));
