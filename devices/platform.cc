@@ -16,6 +16,7 @@ Platform::Platform(vmm::Machine& machine)
       pm_(machine.interrupts().line(layout::kGsiSci),
           {.on_power_off = [this] { machine_.stop({StopReason::Kind::kPowerOff, 0, ""}); },
            .on_reset = [this] { machine_.stop({StopReason::Kind::kReset, 0, "ACPI"}); }}),
+      pvpanic_([this] { machine_.stop({StopReason::Kind::kPanic, 0, ""}); }),
       exit_port_([this](int status) { machine_.stop({StopReason::Kind::kExit, status, ""}); }) {}
 
 Platform::~Platform() {
@@ -40,6 +41,8 @@ Result<std::unique_ptr<Platform>> Platform::create(vmm::Machine& machine,
 Result<void> Platform::attach_legacy() {
   vmm::Bus& pio = machine_.pio();
   TRY(pio.attach(layout::kPortI8042, I8042::kPorts, i8042_, "i8042"));
+  TRY(pio.attach(layout::kPortRtc, Rtc::kPorts, rtc_, "RTC"));
+  TRY(pio.attach(layout::kPortPvpanic, Pvpanic::kPorts, pvpanic_, "panic notifier"));
   TRY(pio.attach(layout::kPortExit, 1, exit_port_, "exit port"));
   TRY(pio.attach(layout::kPortSerial, Serial::kPorts, serial_, "serial port"));
   TRY(pio.attach(layout::kPortPm1Event, AcpiPm::kPorts, pm_, "ACPI power management"));

@@ -14,6 +14,8 @@
 #include "devices/exit_port.h"
 #include "devices/i8042.h"
 #include "devices/pci/root.h"
+#include "devices/pvpanic.h"
+#include "devices/rtc.h"
 #include "devices/serial.h"
 #include "devices/virtio/device.h"
 #include "devices/virtio/pci_transport.h"
@@ -50,7 +52,9 @@ class Platform {
   vmm::Machine& machine_;
   Serial serial_;
   I8042 i8042_;
+  Rtc rtc_;
   AcpiPm pm_;
+  Pvpanic pvpanic_;
   ExitPort exit_port_;
   pci::Root pci_;
   // All devices but disks share the first loop.
