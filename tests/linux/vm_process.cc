@@ -1,0 +1,91 @@
+#include "tests/linux/vm_process.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <stdexcept>
+
+namespace linux_tests {
+
+VmProcess::VmProcess(const std::vector<std::string>& arguments) {
+  int in[2], out[2];
+  if (::pipe2(in, O_CLOEXEC) < 0 || ::pipe2(out, O_CLOEXEC) < 0) throw std::runtime_error("pipe");
+  std::vector<char*> argv = {const_cast<char*>(MINIVMM_PROGRAM)};
+  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+  argv.push_back(nullptr);
+  pid_ = ::fork();
+  if (pid_ == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // a test that dies leaves no machine behind
+    ::dup2(in[0], 0);
+    ::dup2(out[1], 1);
+    ::dup2(out[1], 2);
+    ::execv(argv[0], argv.data());
+    ::_exit(127);
+  }
+  ::close(in[0]);
+  ::close(out[1]);
+  input_ = base::Fd(in[1]);
+  out_ = base::Fd(out[0]);
+}
+
+VmProcess::~VmProcess() {
+  if (pid_ <= 0) return;
+  ::kill(pid_, SIGKILL);
+  ::waitpid(pid_, nullptr, 0);
+}
+
+bool VmProcess::read_more(std::chrono::steady_clock::time_point deadline) {
+  auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
+      deadline - std::chrono::steady_clock::now());
+  pollfd ready{out_.get(), POLLIN, 0};
+  if (left.count() <= 0 || ::poll(&ready, 1, static_cast<int>(left.count())) <= 0) return false;
+  char buffer[4096];
+  ssize_t n = ::read(out_.get(), buffer, sizeof buffer);
+  if (n <= 0) return false;
+  output_.append(buffer, static_cast<size_t>(n));
+  return true;
+}
+
+bool VmProcess::expect(std::string_view text) {
+  auto deadline = std::chrono::steady_clock::now() + kPatience;
+  for (;;) {
+    size_t found = output_.find(text, seen_);
+    if (found != std::string::npos) {
+      seen_ = found + text.size();
+      return true;
+    }
+    if (!read_more(deadline)) return false;
+  }
+}
+
+void VmProcess::send(std::string_view input) const {
+  if (::write(input_.get(), input.data(), input.size()) != static_cast<ssize_t>(input.size())) {
+    throw std::runtime_error("the machine takes no input");
+  }
+}
+
+void VmProcess::signal(int number) const { ::kill(pid_, number); }
+
+std::optional<int> VmProcess::wait() {
+  auto deadline = std::chrono::steady_clock::now() + kPatience;
+  while (read_more(deadline)) {
+  }
+  if (std::chrono::steady_clock::now() >= deadline) return std::nullopt;
+  int status = 0;
+  ::waitpid(pid_, &status, 0);
+  pid_ = -1;
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+Finished run_minivmm(const std::vector<std::string>& arguments) {
+  VmProcess process(arguments);
+  auto status = process.wait();
+  return {status.value_or(-1), process.output()};
+}
+
+}  // namespace linux_tests
