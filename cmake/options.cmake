@@ -3,7 +3,7 @@ add_library(minivmm_options INTERFACE)
 target_include_directories(minivmm_options INTERFACE ${CMAKE_SOURCE_DIR})
 target_compile_options(minivmm_options INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow -Werror>)
-target_link_libraries(minivmm_options INTERFACE fmt::fmt-header-only Threads::Threads)
+target_link_libraries(minivmm_options INTERFACE Threads::Threads)
 
 # Applied to the whole tree but the payload guests, which have no host runtime.
 function(minivmm_sanitize target)
