@@ -112,6 +112,12 @@ Result<void> PciTransport::add_to_bus() {
   return {};
 }
 
+void PciTransport::warn(const std::string& what) {
+  if (warnings_left_ == 0) return;
+  base::log_warning("{}: {}{}", device_.name(), what,
+                    --warnings_left_ == 0 ? " (its further warnings are not shown)" : "");
+}
+
 void PciTransport::add_virtio_capability(uint8_t type, uint32_t offset, uint32_t length) {
   // struct virtio_pci_cap, and what kCapNotify and kCapPciWindow append to it.
   uint8_t body[20] = {kCapVendor, 0, 16, type};
@@ -187,7 +193,7 @@ void PciTransport::update_mapping() {
 void PciTransport::map(uint32_t address) {
   // A guest may put its BAR over something else: then the BAR is nowhere until it moves again.
   if (auto attached = env_.mmio.attach(address, kBarSize, *this, device_.name()); !attached) {
-    base::log_warning("{}: BAR 0 not mapped: {}", device_.name(), attached.error().text());
+    warn("BAR 0 not mapped: " + attached.error().text());
     return;
   }
   mapped_ = address;
@@ -195,7 +201,7 @@ void PciTransport::map(uint32_t address) {
     vmm::Gpa doorbell{address + kNotify + i * kNotifyMultiplier};
     // Without an ioeventfd a kick is an MMIO exit that write_bar() handles: slower, not wrong.
     if (auto attached = env_.doorbells.attach_doorbell(doorbell, kicks_[i]); !attached) {
-      base::log_warning("{}: no ioeventfd: {}", device_.name(), attached.error().text());
+      warn("no ioeventfd: " + attached.error().text());
     }
   }
 }
@@ -297,7 +303,7 @@ void PciTransport::begin_reset() {
   if (state_ == State::kStopped) {
     for (auto& [fd, watch] : watches_) {
       if (auto started = start_watch(fd, watch); !started) {
-        base::log_warning("{}: {}", device_.name(), started.error().text());
+        warn(started.error().text());
       }
     }
   }
@@ -322,7 +328,7 @@ void PciTransport::finish_reset() {
 
 void PciTransport::fail(const base::Error& error) {
   if (state_ != State::kActive) return;
-  base::log_warning("{}: stopped until the guest resets it: {}", device_.name(), error.text());
+  warn("stopped until the guest resets it: " + error.text());
   state_ = State::kStopped;
   // Descriptors that stay readable must not keep the loop busy.
   for (auto& [fd, watch] : watches_) env_.loop.unwatch(fd);

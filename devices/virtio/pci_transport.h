@@ -15,6 +15,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "devices/pci/msix.h"
@@ -80,6 +81,8 @@ class PciTransport : public Transport, public pci::Function, public vmm::BusDevi
 
   PciTransport(Environment environment, Device& device, pci::Msix msix);
   base::Result<void> add_to_bus();
+  // A guest can cause any number of warnings: only the first ones reach the host's log.
+  void warn(const std::string& what);
   void add_virtio_capability(uint8_t type, uint32_t offset, uint32_t length);
   // Does an access to configuration space touch the window's data?
   bool touches_window(uint32_t offset, size_t size) const;
@@ -114,6 +117,7 @@ class PciTransport : public Transport, public pci::Function, public vmm::BusDevi
   CommonConfig registers_;
   uint8_t isr_ = 0;
   State state_ = State::kIdle;
+  unsigned warnings_left_ = 20;
   bool activated_ = false;  // the device's activate() was called since its last reset
   std::vector<std::optional<Virtqueue>> queues_;
   std::vector<base::EventFd> kicks_;
