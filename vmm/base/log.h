@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <optional>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -18,6 +19,7 @@ void set_log_level(LogLevel level);
 std::optional<LogLevel> parse_log_level(std::string_view name);
 
 bool log_enabled(LogLevel level);
+// The text may quote a guest or a file: it is made one_line().
 void log_line(LogLevel level, std::string_view text);
 
 template <typename... Args>
@@ -40,5 +42,8 @@ template <typename... Args>
 void log_error(fmt::format_string<Args...> format, Args&&... args) {
   log(LogLevel::kError, format, std::forward<Args>(args)...);
 }
+
+// Control characters replaced by '?', so that a line stays one line.
+std::string one_line(std::string_view text);
 
 }  // namespace base
