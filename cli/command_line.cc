@@ -1,0 +1,64 @@
+#include "cli/command_line.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+
+#include "cli/commands/command.h"
+#include "cli/exit_status.h"
+#include "cli/version.h"
+#include "vmm/base/log.h"
+
+namespace cli {
+namespace {
+
+int fail(int status, const std::string& text) {
+  fmt::print(stderr, "minivmm: {}\n", base::one_line(text));
+  return status;
+}
+
+// The command that was being parsed when parsing ended.
+const CLI::App& chosen(const CLI::App& root) {
+  for (const CLI::App* app : root.get_subcommands()) return *app;
+  return root;
+}
+
+int usage_error(const CLI::App& root, const CLI::ParseError& error) {
+  const CLI::App& app = chosen(root);
+  std::string command = &app == &root ? "minivmm" : "minivmm " + app.get_name();
+  std::string text = error.what();
+  if (error.get_name() == "ValidationError") return fail(kBadInput, text);
+  return fail(kBadInput, fmt::format("{}: see {} --help", text, command));
+}
+
+}  // namespace
+
+int run_command_line(int argc, const char* const* argv) {
+  CLI::App root("minivmm: a minimal KVM monitor", "minivmm");
+  root.set_version_flag("--version", std::string("minivmm ") + kVersion, "print the version");
+  root.footer(R"(Examples:
+  minivmm run --kernel /boot/vmlinuz --initrd initrd.img --name job1
+  minivmm run --help
+  minivmm doctor
+)");
+  std::vector<Command> commands = add_commands(root);
+  try {
+    root.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    fmt::print("{}", root.help());
+    return kSuccess;
+  } catch (const CLI::CallForVersion& version) {
+    fmt::print("{}\n", version.what());
+    return kSuccess;
+  } catch (const CLI::ParseError& error) {
+    return usage_error(root, error);
+  }
+  for (const Command& command : commands) {
+    if (!command.app->parsed()) continue;
+    base::Result<int> status = command.run();
+    return status ? *status : fail(command.failure_status, status.error().text());
+  }
+  return fail(kBadInput, "no command given: see minivmm --help");
+}
+
+}  // namespace cli

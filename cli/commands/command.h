@@ -1,0 +1,24 @@
+// The commands of `minivmm`, one file each. A command adds itself to the parser and gives back
+// what to do when it was chosen.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <vector>
+
+#include "vmm/base/result.h"
+
+namespace cli {
+
+struct Command {
+  CLI::App* app = nullptr;
+  std::function<base::Result<int>()> run;  // the exit status of the process
+  int failure_status = 1;                  // the exit status where run() gives an error
+};
+
+Command add_run(CLI::App& root);
+
+// All of them, in the order of --help.
+std::vector<Command> add_commands(CLI::App& root);
+
+}  // namespace cli

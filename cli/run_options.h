@@ -1,0 +1,54 @@
+// What `minivmm run` was asked for: plain data, checked as far as it can be without opening
+// anything. Made by the command-line parser, read by run_machine.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cli/device_options.h"
+#include "vmm/base/log.h"
+#include "vmm/base/result.h"
+
+namespace CLI {
+class App;
+}
+
+namespace cli {
+
+enum class BootPath {
+  kDirect,  // the VMM unpacks a bzImage and starts the kernel in it
+  kStub,    // a bzImage unpacks itself in the guest
+};
+enum class ConsoleKind { kSerial, kVirtio, kNone };
+
+struct RunOptions {
+  std::string kernel;
+  std::string initrd;   // empty: none
+  std::string cmdline;  // what --cmdline said; the guest gets guest_command_line(*this)
+  BootPath boot = BootPath::kDirect;
+  uint64_t memory_bytes = 256ull << 20;  // a multiple of 1 MiB
+  uint32_t cpus = 1;
+  std::vector<DiskOption> disks;
+  std::vector<NetOption> nets;
+  bool rng = false;
+  bool balloon = false;
+  std::optional<VsockOption> vsock;
+  ConsoleKind console = ConsoleKind::kSerial;
+  std::string name;        // empty: the first free of vm1, vm2, …
+  std::string api_socket;  // empty: NAME.sock in the runtime directory
+  base::LogLevel log_level = base::LogLevel::kWarning;
+};
+
+// Adds the options of `run` to `app`; parsing writes them to `options`, which outlives `app`.
+void add_run_options(CLI::App& app, RunOptions& options);
+
+// What the parser cannot see by looking at one option: required ones, and memory against the host.
+base::Result<void> check_run_options(const RunOptions& options);
+
+// The kernel command line: "console=… panic=-1", each only where --cmdline has no option of that
+// name, then --cmdline. panic=-1 makes a Linux that panics reset instead of hanging for ever.
+std::string guest_command_line(const RunOptions& options);
+
+}  // namespace cli
