@@ -27,10 +27,6 @@ constexpr uint8_t kGsoTcp4 = 1;
 constexpr uint8_t kGsoTcp6 = 4;
 constexpr uint16_t kStatusLinkUp = 1;
 
-void count(std::atomic<uint64_t>& counter, uint64_t by = 1) {
-  counter.fetch_add(by, std::memory_order_relaxed);
-}
-
 }  // namespace
 
 Net::Net(std::string name, const MacAddress& mac, std::unique_ptr<NetBackend> backend, uint16_t mtu)
@@ -51,22 +47,19 @@ void Net::read_config(uint32_t offset, std::span<uint8_t> data) const {
 }
 
 Result<void> Net::activate(Transport& transport, uint64_t features) {
+  TRY(backend_->use_offloads(features & backend_->offloads()));
   transport_ = &transport;
   features_ = features;
-  TRY(backend_->use_offloads(features & backend_->offloads()));
   want_frames_ = transport.has_queue(kReceiveQueue);
   if (want_frames_) TRY(transport.queue(kReceiveQueue).disable_kicks());
   if (!link_up_) return {};
   watched_ = want_frames_ ? EPOLLIN : 0u;
-  TRY(transport.watch(backend_->fd(), watched_,
-                      [this](uint32_t events) { return on_ready(events); }));
-  watching_ = true;
-  return {};
+  return transport.watch(backend_->fd(), watched_,
+                         [this](uint32_t events) { return on_ready(events); });
 }
 
 bool Net::reset() {
-  if (watching_) transport_->unwatch(backend_->fd());
-  watching_ = false;
+  if (link_up_) transport_->unwatch(backend_->fd());
   transport_ = nullptr;
   frame_bytes_ = 0;
   want_frames_ = want_room_ = false;
@@ -98,7 +91,7 @@ Result<void> Net::update_watch() {
 
 // The other end of the descriptor is gone, for good: to the guest a cable that was pulled.
 void Net::lose_link() {
-  link_up_ = watching_ = false;
+  link_up_ = false;
   transport_->unwatch(backend_->fd());
   transport_->config_changed();
 }
@@ -171,7 +164,7 @@ Result<bool> Net::deliver(Virtqueue& queue) {
     TRY(place_frame(queue, chains));
   } else {
     put_back();
-    count(counters_.received_dropped);
+    count(received_dropped_);
   }
   frame_bytes_ = 0;
   return true;
@@ -187,8 +180,8 @@ Result<void> Net::place_frame(Virtqueue& queue, size_t chains) {
     rest = rest.subspan(written);
   }
   TRY(queue.publish_used());
-  count(counters_.received_frames);
-  count(counters_.received_bytes, frame_bytes_ - sizeof(Header));
+  count(received_frames_);
+  count(received_bytes_, frame_bytes_ - sizeof(Header));
   return {};
 }
 
@@ -214,7 +207,7 @@ Result<void> Net::transmit() {
       if (sent == Sent::kLinkLost) lose_link();
       break;
     }
-    if (sent == Sent::kDropped) count(counters_.sent_dropped);
+    if (sent == Sent::kDropped) count(sent_dropped_);
     TRY(queue.push(transmit_chain_.head, 0));
   }
   TRY(transport_->interrupt(kTransmitQueue));
@@ -239,8 +232,8 @@ Result<Net::Sent> Net::send(const DescriptorChain& chain) {
   if (iovecs_.size() > IOV_MAX) return Sent::kDropped;
   ssize_t sent = ::writev(backend_->fd(), iovecs_.data(), static_cast<int>(iovecs_.size()));
   if (sent >= 0) {
-    count(counters_.sent_frames);
-    count(counters_.sent_bytes, bytes);
+    count(sent_frames_);
+    count(sent_bytes_, bytes);
     return Sent::kYes;
   }
   switch (errno) {
@@ -270,6 +263,12 @@ bool Net::header_allowed(const Header& header) const {
     default:
       return false;
   }
+}
+
+Net::Statistics Net::statistics() const {
+  auto get = [](const Counter& counter) { return counter.load(std::memory_order_relaxed); };
+  return {get(received_frames_), get(received_bytes_), get(received_dropped_),
+          get(sent_frames_),     get(sent_bytes_),     get(sent_dropped_)};
 }
 
 }  // namespace virtio
