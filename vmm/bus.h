@@ -16,8 +16,9 @@ namespace vmm {
 class BusDevice {
  public:
   virtual ~BusDevice() = default;
-  // An access of 1, 2, 4 or 8 bytes (data.size()) at `offset`, which lies whole inside the range
-  // the device is attached to. Registers are little-endian.
+  // An access of data.size() bytes at `offset`, which lies whole inside the range the device is
+  // attached to. Port I/O: 1, 2 or 4 bytes. MMIO: 1 to 8 bytes, odd counts too where the guest's
+  // access crosses a page. Registers are little-endian.
   virtual void read(uint64_t offset, std::span<uint8_t> data) = 0;
   virtual void write(uint64_t offset, std::span<const uint8_t> data) = 0;
 };

@@ -63,7 +63,8 @@ Result<std::unique_ptr<MsiVector>> KvmInterrupts::create_msi_vector() {
 
 Result<void> KvmInterrupts::route(uint32_t gsi, const MsiMessage& message) {
   std::lock_guard lock(mutex_);
-  messages_[gsi] = message;
+  std::map<uint32_t, MsiMessage> messages = messages_;
+  messages[gsi] = message;
   std::vector<kvm_irq_routing_entry> entries;
   auto add_pin = [&](uint32_t pin, uint32_t chip, uint32_t chip_pin) {
     kvm_irq_routing_entry entry{};
@@ -78,7 +79,7 @@ Result<void> KvmInterrupts::route(uint32_t gsi, const MsiMessage& message) {
     if (pin < 16) add_pin(pin, pin < 8 ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE, pin % 8);
     add_pin(pin, KVM_IRQCHIP_IOAPIC, pin);
   }
-  for (const auto& [message_gsi, routed] : messages_) {
+  for (const auto& [message_gsi, routed] : messages) {
     kvm_irq_routing_entry entry{};
     entry.gsi = message_gsi;
     entry.type = KVM_IRQ_ROUTING_MSI;
@@ -87,9 +88,9 @@ Result<void> KvmInterrupts::route(uint32_t gsi, const MsiMessage& message) {
     entry.u.msi.data = routed.data;
     entries.push_back(entry);
   }
-  auto set = vm_.set_routing(entries);
-  if (!set) messages_.erase(gsi);
-  return set;
+  TRY(vm_.set_routing(entries));
+  messages_.swap(messages);  // what the kernel refuses leaves its table as it was
+  return {};
 }
 
 Result<void> KvmInterrupts::attach_doorbell(Gpa address, const base::EventFd& event) {

@@ -42,7 +42,7 @@ Result<std::unique_ptr<Machine>> Machine::create(const Config& config) {
   return machine;
 }
 
-Machine::~Machine() = default;
+Machine::~Machine() { halt_threads(); }
 
 Result<void> Machine::create_memory(uint64_t bytes) {
   TRY_ASSIGN(memory_, GuestMemory::create(bytes));
@@ -86,6 +86,8 @@ Result<void> Machine::boot(const boot::Entry& entry) {
 }
 
 void Machine::run() {
+  // A pause() in progress waits for every vCPU to park; it is not to be overtaken.
+  std::lock_guard control(control_);
   std::lock_guard lock(mutex_);
   if (running_ || stop_reason_) return;
   running_ = true;
@@ -93,6 +95,7 @@ void Machine::run() {
 }
 
 void Machine::pause() {
+  std::lock_guard control(control_);
   {
     std::lock_guard lock(mutex_);
     running_ = false;
@@ -119,6 +122,14 @@ void Machine::stop(StopReason reason) {
 std::optional<StopReason> Machine::stop_reason() const {
   std::lock_guard lock(mutex_);
   return stop_reason_;
+}
+
+void Machine::halt_threads() {
+  // All parked before the first one goes: a vCPU that stops the machine looks at the others.
+  pause();
+  std::vector<std::unique_ptr<Vcpu>> ended;
+  std::lock_guard lock(mutex_);
+  ended.swap(vcpus_);
 }
 
 }  // namespace vmm

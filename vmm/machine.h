@@ -56,7 +56,7 @@ class Machine {
   std::optional<StopReason> stop_reason() const;
 
   // Ends the vCPU threads: from then on no device is called by a vCPU.
-  void halt_threads() { vcpus_.clear(); }
+  void halt_threads();
 
  private:
   explicit Machine(base::EventFd stopped) : stopped_(std::move(stopped)) {}
@@ -69,7 +69,8 @@ class Machine {
   Bus pio_;
   Bus mmio_;
 
-  mutable std::mutex mutex_;  // guards running_ and stop_reason_
+  std::mutex control_;        // one run() or pause() at a time; never taken by a vCPU's thread
+  mutable std::mutex mutex_;  // guards running_, stop_reason_ and the list of vCPUs
   bool running_ = false;
   std::optional<StopReason> stop_reason_;
   base::EventFd stopped_;

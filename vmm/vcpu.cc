@@ -37,6 +37,8 @@ base::Result<void> Vcpu::start() {
   sigdelset(&mask, kKickSignal);
   pthread_sigmask(SIG_SETMASK, &mask, &before);
   try {
+    // Under the lock: somebody may ask the thread to park while it is being made.
+    std::lock_guard lock(mutex_);
     thread_ = std::thread([this] { thread_main(); });
   } catch (const std::system_error& error) {
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
@@ -44,7 +46,6 @@ base::Result<void> Vcpu::start() {
   }
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   pthread_setname_np(thread_.native_handle(), fmt::format("vcpu{}", index_).c_str());
-  wait_parked();
   return {};
 }
 
@@ -79,13 +80,9 @@ bool Vcpu::wait_to_run() {
     parked_ = true;
     changed_.notify_all();
     changed_.wait(lock, [this] { return goal_ != Goal::kPark; });
-    parked_ = false;
-    if (goal_ == Goal::kEnd) {
-      parked_ = true;
-      changed_.notify_all();
-      return false;
-    }
+    if (goal_ == Goal::kEnd) return false;
   }
+  parked_ = false;
   set_immediate_exit(false);
   return true;
 }

@@ -24,7 +24,7 @@ class Vcpu {
        std::function<void(StopReason)> on_stop);
   ~Vcpu();  // ends the thread
 
-  // Starts the thread, parked.
+  // Starts the thread, parked until unpark().
   base::Result<void> start();
   // Asks the thread to park, or to run; returns at once. Any thread but the vCPU's own may wait.
   void park();
@@ -61,7 +61,7 @@ class Vcpu {
   std::mutex mutex_;  // guards goal_, parked_ and running_
   std::condition_variable changed_;
   Goal goal_ = Goal::kPark;
-  bool parked_ = false;
+  bool parked_ = true;  // a vCPU that has no thread yet is
   // Only the vCPU's thread: the last exit's data is not in the guest yet (api.rst, KVM_RUN: "the
   // kernel side will first finish incomplete operations").
   bool completion_pending_ = false;

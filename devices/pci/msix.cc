@@ -78,6 +78,10 @@ void Msix::signal(uint16_t index) {
   flush(entries_[index]);
 }
 
+void Msix::clear_pending() {
+  for (Entry& entry : entries_) entry.pending = false;
+}
+
 bool Msix::deliverable(const Entry& entry) const {
   return enabled_ && !masked_ && !(entry.words[3] & kMasked);
 }

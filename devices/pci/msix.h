@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -38,12 +39,14 @@ class Msix {
 
   // Raises vector `index`; out of range (no vector was chosen) it does nothing.
   void signal(uint16_t index);
+  // The device was reset: what was pending no longer stands for anything (PCI 3.0, 6.8.3).
+  void clear_pending();
 
  private:
   struct Entry {
     uint32_t words[4] = {0, 0, 0, kMasked};  // address low, address high, data, control
     bool pending = false;
-    vmm::MsiMessage routed;
+    std::optional<vmm::MsiMessage> routed;  // what the vector was set to
     std::unique_ptr<vmm::MsiVector> vector;
   };
   static constexpr uint32_t kMasked = 1;

@@ -27,6 +27,10 @@ constexpr uint8_t kGsoTcp4 = 1;
 constexpr uint8_t kGsoTcp6 = 4;
 constexpr uint16_t kStatusLinkUp = 1;
 
+void count(std::atomic<uint64_t>& counter, uint64_t by = 1) {
+  counter.fetch_add(by, std::memory_order_relaxed);
+}
+
 }  // namespace
 
 Net::Net(std::string name, const MacAddress& mac, std::unique_ptr<NetBackend> backend, uint16_t mtu)
@@ -47,19 +51,22 @@ void Net::read_config(uint32_t offset, std::span<uint8_t> data) const {
 }
 
 Result<void> Net::activate(Transport& transport, uint64_t features) {
-  TRY(backend_->use_offloads(features & backend_->offloads()));
   transport_ = &transport;
   features_ = features;
+  TRY(backend_->use_offloads(features & backend_->offloads()));
   want_frames_ = transport.has_queue(kReceiveQueue);
   if (want_frames_) TRY(transport.queue(kReceiveQueue).disable_kicks());
   if (!link_up_) return {};
   watched_ = want_frames_ ? EPOLLIN : 0u;
-  return transport.watch(backend_->fd(), watched_,
-                         [this](uint32_t events) { return on_ready(events); });
+  TRY(transport.watch(backend_->fd(), watched_,
+                      [this](uint32_t events) { return on_ready(events); }));
+  watching_ = true;
+  return {};
 }
 
 bool Net::reset() {
-  if (link_up_) transport_->unwatch(backend_->fd());
+  if (watching_) transport_->unwatch(backend_->fd());
+  watching_ = false;
   transport_ = nullptr;
   frame_bytes_ = 0;
   want_frames_ = want_room_ = false;
@@ -91,7 +98,7 @@ Result<void> Net::update_watch() {
 
 // The other end of the descriptor is gone, for good: to the guest a cable that was pulled.
 void Net::lose_link() {
-  link_up_ = false;
+  link_up_ = watching_ = false;
   transport_->unwatch(backend_->fd());
   transport_->config_changed();
 }
@@ -164,7 +171,7 @@ Result<bool> Net::deliver(Virtqueue& queue) {
     TRY(place_frame(queue, chains));
   } else {
     put_back();
-    count(received_dropped_);
+    count(counters_.received_dropped);
   }
   frame_bytes_ = 0;
   return true;
@@ -180,8 +187,8 @@ Result<void> Net::place_frame(Virtqueue& queue, size_t chains) {
     rest = rest.subspan(written);
   }
   TRY(queue.publish_used());
-  count(received_frames_);
-  count(received_bytes_, frame_bytes_ - sizeof(Header));
+  count(counters_.received_frames);
+  count(counters_.received_bytes, frame_bytes_ - sizeof(Header));
   return {};
 }
 
@@ -207,7 +214,7 @@ Result<void> Net::transmit() {
       if (sent == Sent::kLinkLost) lose_link();
       break;
     }
-    if (sent == Sent::kDropped) count(sent_dropped_);
+    if (sent == Sent::kDropped) count(counters_.sent_dropped);
     TRY(queue.push(transmit_chain_.head, 0));
   }
   TRY(transport_->interrupt(kTransmitQueue));
@@ -232,8 +239,8 @@ Result<Net::Sent> Net::send(const DescriptorChain& chain) {
   if (iovecs_.size() > IOV_MAX) return Sent::kDropped;
   ssize_t sent = ::writev(backend_->fd(), iovecs_.data(), static_cast<int>(iovecs_.size()));
   if (sent >= 0) {
-    count(sent_frames_);
-    count(sent_bytes_, bytes);
+    count(counters_.sent_frames);
+    count(counters_.sent_bytes, bytes);
     return Sent::kYes;
   }
   switch (errno) {
@@ -263,12 +270,6 @@ bool Net::header_allowed(const Header& header) const {
     default:
       return false;
   }
-}
-
-Net::Statistics Net::statistics() const {
-  auto get = [](const Counter& counter) { return counter.load(std::memory_order_relaxed); };
-  return {get(received_frames_), get(received_bytes_), get(received_dropped_),
-          get(sent_frames_),     get(sent_bytes_),     get(sent_dropped_)};
 }
 
 }  // namespace virtio

@@ -43,9 +43,10 @@ class Net : public Device {
   // Frames each way that one turn of the loop moves before other devices have theirs.
   static constexpr int kTurnFrames = 64;
 
-  struct Statistics {
-    uint64_t received_frames = 0, received_bytes = 0, received_dropped = 0;
-    uint64_t sent_frames = 0, sent_bytes = 0, sent_dropped = 0;
+  // Since the device was made; may be read from any thread. Bytes are those of frames alone.
+  struct Counters {
+    std::atomic<uint64_t> received_frames = 0, received_bytes = 0, received_dropped = 0;
+    std::atomic<uint64_t> sent_frames = 0, sent_bytes = 0, sent_dropped = 0;
   };
 
   // `mtu` in bytes is told to the driver, 0: it takes its own default (1500).
@@ -61,7 +62,7 @@ class Net : public Device {
   base::Result<void> process(uint16_t queue) override;
   bool reset() override;
 
-  Statistics statistics() const;  // any thread
+  const Counters& counters() const { return counters_; }
 
  private:
   // virtio_net_hdr (virtio 1.2, 5.1.6): the same in both directions.
@@ -75,7 +76,6 @@ class Net : public Device {
     uint16_t buffers = 0;
   };
   static_assert(sizeof(Header) == 12);
-  using Counter = std::atomic<uint64_t>;
 
   enum class Sent { kYes, kDropped, kWouldBlock, kLinkLost };
   enum class Read { kFrame, kNothing, kLinkLost };
@@ -90,9 +90,6 @@ class Net : public Device {
   bool header_allowed(const Header& header) const;
   base::Result<void> update_watch();
   void lose_link();
-  static void count(Counter& counter, uint64_t by = 1) {
-    counter.fetch_add(by, std::memory_order_relaxed);
-  }
 
   std::string name_;
   MacAddress mac_;
@@ -102,6 +99,7 @@ class Net : public Device {
 
   Transport* transport_ = nullptr;
   uint64_t features_ = 0;
+  bool watching_ = false;
   uint32_t watched_ = 0;      // events the loop waits for
   bool want_frames_ = false;  // the driver has buffers, or nothing is known to the contrary
   bool want_room_ = false;    // frames of the guest wait until the descriptor takes more
@@ -114,8 +112,7 @@ class Net : public Device {
   DescriptorChain transmit_chain_;
   std::vector<iovec> iovecs_;
 
-  Counter received_frames_ = 0, received_bytes_ = 0, received_dropped_ = 0;
-  Counter sent_frames_ = 0, sent_bytes_ = 0, sent_dropped_ = 0;
+  Counters counters_;
 };
 
 }  // namespace virtio

@@ -3,6 +3,7 @@
 #include <sys/epoll.h>
 
 #include <algorithm>
+#include <array>
 
 #include "vmm/base/endian.h"
 #include "vmm/base/log.h"
@@ -111,6 +112,12 @@ Result<void> PciTransport::add_to_bus() {
   return {};
 }
 
+void PciTransport::warn(const std::string& what) {
+  if (warnings_left_ == 0) return;
+  base::log_warning("{}: {}{}", device_.name(), what,
+                    --warnings_left_ == 0 ? " (its further warnings are not shown)" : "");
+}
+
 void PciTransport::add_virtio_capability(uint8_t type, uint32_t offset, uint32_t length) {
   // struct virtio_pci_cap, and what kCapNotify and kCapPciWindow append to it.
   uint8_t body[20] = {kCapVendor, 0, 16, type};
@@ -133,10 +140,12 @@ void PciTransport::add_virtio_capability(uint8_t type, uint32_t offset, uint32_t
 
 void PciTransport::config_read(uint32_t offset, std::span<uint8_t> data) {
   std::lock_guard lock(mutex_);
-  if (offset == window_capability_ + kWindowData) {
-    uint32_t at = config_.get16(window_capability_ + 8u) |
-                  uint32_t{config_.get16(window_capability_ + 10u)} << 16;
-    return read_bar(at, data);
+  if (touches_window(offset, data.size())) {
+    std::array<uint8_t, 4> value;
+    WindowTarget target = window_target();
+    auto bytes = std::span(value).first(target.length);
+    read_bar(target.offset, bytes);
+    config_.write(window_capability_ + kWindowData, bytes);
   }
   config_.read(offset, data);
 }
@@ -146,11 +155,31 @@ void PciTransport::config_write(uint32_t offset, std::span<const uint8_t> data) 
   config_.write(offset, data);
   msix_.config_written(config_);
   if (offset < pci::kBar0 + 4) update_mapping();
-  if (offset == window_capability_ + kWindowData) {
-    uint32_t at = config_.get16(window_capability_ + 8u) |
-                  uint32_t{config_.get16(window_capability_ + 10u)} << 16;
-    write_bar(at, data);
+  if (touches_window(offset, data.size())) {
+    std::array<uint8_t, 4> value;
+    WindowTarget target = window_target();
+    auto bytes = std::span(value).first(target.length);
+    config_.read(window_capability_ + kWindowData, bytes);
+    if (!bytes.empty()) write_bar(target.offset, bytes);
   }
+}
+
+bool PciTransport::touches_window(uint32_t offset, size_t size) const {
+  uint32_t data = window_capability_ + kWindowData;
+  return offset < data + 4 && offset + size > data;
+}
+
+// Virtio 1.2, 4.1.4.9: the access has the length that the capability says, not that of the access
+// to the data field.
+PciTransport::WindowTarget PciTransport::window_target() const {
+  std::array<uint8_t, kWindowData> capability;
+  config_.read(window_capability_, capability);
+  uint8_t bar = capability[4];
+  auto offset = base::load_le<uint32_t>(capability, 8);
+  auto length = base::load_le<uint32_t>(capability, 12);
+  bool aligned = (length == 1 || length == 2 || length == 4) && offset % length == 0;
+  if (bar != 0 || !aligned || offset >= kBarSize) return {};
+  return {offset, length};
 }
 
 void PciTransport::update_mapping() {
@@ -164,7 +193,7 @@ void PciTransport::update_mapping() {
 void PciTransport::map(uint32_t address) {
   // A guest may put its BAR over something else: then the BAR is nowhere until it moves again.
   if (auto attached = env_.mmio.attach(address, kBarSize, *this, device_.name()); !attached) {
-    base::log_warning("{}: BAR 0 not mapped: {}", device_.name(), attached.error().text());
+    warn("BAR 0 not mapped: " + attached.error().text());
     return;
   }
   mapped_ = address;
@@ -172,7 +201,7 @@ void PciTransport::map(uint32_t address) {
     vmm::Gpa doorbell{address + kNotify + i * kNotifyMultiplier};
     // Without an ioeventfd a kick is an MMIO exit that write_bar() handles: slower, not wrong.
     if (auto attached = env_.doorbells.attach_doorbell(doorbell, kicks_[i]); !attached) {
-      base::log_warning("{}: no ioeventfd: {}", device_.name(), attached.error().text());
+      warn("no ioeventfd: " + attached.error().text());
     }
   }
 }
@@ -273,8 +302,8 @@ void PciTransport::begin_reset() {
   // A stopped device may have requests in flight: their completions are wanted again.
   if (state_ == State::kStopped) {
     for (auto& [fd, watch] : watches_) {
-      if (auto started = start_watch(fd, watch.events); !started) {
-        base::log_warning("{}: {}", device_.name(), started.error().text());
+      if (auto started = start_watch(fd, watch); !started) {
+        warn(started.error().text());
       }
     }
   }
@@ -291,6 +320,7 @@ void PciTransport::finish_reset() {
   while (!watches_.empty()) unwatch(watches_.begin()->first);
   for (auto& queue : queues_) queue.reset();
   registers_.reset();
+  msix_.clear_pending();
   isr_ = 0;
   activated_ = false;
   state_ = State::kIdle;
@@ -298,7 +328,7 @@ void PciTransport::finish_reset() {
 
 void PciTransport::fail(const base::Error& error) {
   if (state_ != State::kActive) return;
-  base::log_warning("{}: stopped until the guest resets it: {}", device_.name(), error.text());
+  warn("stopped until the guest resets it: " + error.text());
   state_ = State::kStopped;
   // Descriptors that stay readable must not keep the loop busy.
   for (auto& [fd, watch] : watches_) env_.loop.unwatch(fd);
@@ -330,17 +360,21 @@ void PciTransport::config_changed() {
 void PciTransport::on_kick(uint16_t queue) {
   std::lock_guard lock(mutex_);
   kicks_[queue].consume();
-  if (state_ != State::kActive) return;
+  // This may be a kick of before a reset, after which the queue was not enabled again.
+  if (state_ != State::kActive || !queues_[queue]) return;
   if (auto processed = device_.process(queue); !processed) fail(processed.error());
 }
 
-Result<void> PciTransport::start_watch(int fd, uint32_t events) {
-  return env_.loop.watch(fd, events, [this, fd](uint32_t ready) { on_watch(fd, ready); });
+Result<void> PciTransport::start_watch(int fd, const Watch& watch) {
+  return env_.loop.watch(fd, watch.events,
+                         [this, fd, id = watch.id](uint32_t ready) { on_watch(fd, id, ready); });
 }
 
 Result<void> PciTransport::watch(int fd, uint32_t events, Handler handler) {
-  TRY(start_watch(fd, events));
-  watches_[fd] = {events, std::move(handler)};
+  Watch watch{next_watch_id_++, events, std::move(handler)};
+  // A stopped device is not woken; should its reset need the descriptor, begin_reset() starts it.
+  if (state_ != State::kStopped) TRY(start_watch(fd, watch));
+  watches_[fd] = std::move(watch);
   return {};
 }
 
@@ -355,11 +389,13 @@ void PciTransport::unwatch(int fd) {
   if (watches_.erase(fd) != 0 && state_ != State::kStopped) env_.loop.unwatch(fd);
 }
 
-void PciTransport::on_watch(int fd, uint32_t events) {
+void PciTransport::on_watch(int fd, uint64_t id, uint32_t events) {
   std::lock_guard lock(mutex_);
-  // Between the event and the lock the device may have stopped or let go of the descriptor.
+  // Between the event and the lock the device may have stopped or let go of the descriptor, or been
+  // reset and activated again.
   auto found = watches_.find(fd);
-  if (found == watches_.end() || (state_ != State::kActive && state_ != State::kResetting)) return;
+  if (found == watches_.end() || found->second.id != id) return;
+  if (state_ != State::kActive && state_ != State::kResetting) return;
   Handler handler = found->second.handler;
   if (auto handled = handler(events); !handled) fail(handled.error());
 }

@@ -15,6 +15,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "devices/pci/msix.h"
@@ -73,13 +74,24 @@ class PciTransport : public Transport, public pci::Function, public vmm::BusDevi
   // kStopped: the driver broke the rules, only a reset helps. kResetting: requests are in flight.
   enum class State { kIdle, kActive, kStopped, kResetting };
   struct Watch {
+    uint64_t id;
     uint32_t events;
     Handler handler;
   };
 
   PciTransport(Environment environment, Device& device, pci::Msix msix);
   base::Result<void> add_to_bus();
+  // A guest can cause any number of warnings: only the first ones reach the host's log.
+  void warn(const std::string& what);
   void add_virtio_capability(uint8_t type, uint32_t offset, uint32_t length);
+  // Does an access to configuration space touch the window's data?
+  bool touches_window(uint32_t offset, size_t size) const;
+  // The register behind the window, as long as the driver said; none where it said nonsense.
+  struct WindowTarget {
+    uint32_t offset = 0;
+    uint32_t length = 0;
+  };
+  WindowTarget window_target() const;
 
   // Moves BAR 0 and its doorbells to where configuration space says they are.
   void update_mapping();
@@ -93,8 +105,8 @@ class PciTransport : public Transport, public pci::Function, public vmm::BusDevi
   void begin_reset();
   void finish_reset();
   void on_kick(uint16_t queue);
-  void on_watch(int fd, uint32_t events);
-  base::Result<void> start_watch(int fd, uint32_t events);
+  void on_watch(int fd, uint64_t id, uint32_t events);
+  base::Result<void> start_watch(int fd, const Watch& watch);
 
   Environment env_;
   Device& device_;
@@ -105,10 +117,12 @@ class PciTransport : public Transport, public pci::Function, public vmm::BusDevi
   CommonConfig registers_;
   uint8_t isr_ = 0;
   State state_ = State::kIdle;
+  unsigned warnings_left_ = 20;
   bool activated_ = false;  // the device's activate() was called since its last reset
   std::vector<std::optional<Virtqueue>> queues_;
   std::vector<base::EventFd> kicks_;
   std::map<int, Watch> watches_;
+  uint64_t next_watch_id_ = 0;
   std::optional<uint32_t> mapped_;  // address of BAR 0 on the bus
 };
 

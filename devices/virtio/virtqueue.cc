@@ -54,6 +54,12 @@ Result<uint16_t> Virtqueue::avail_index() const {
     return fail(fmt::format("avail index {} is more than a queue ahead of {}", index,
                             position_.next_avail));
   }
+  // Each request has a descriptor of its own until it is given back: a driver that publishes more
+  // would have the device keep any number of them.
+  if (static_cast<uint16_t>(index - position_.next_used) > layout_.size) {
+    return fail(fmt::format("avail index {} with used index {}: more requests than descriptors",
+                            index, position_.next_used));
+  }
   return index;
 }
 

@@ -1,9 +1,14 @@
 #include "vmm/base/event_loop.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <future>
+#include <thread>
 
 namespace base {
 namespace {
@@ -39,6 +44,84 @@ TEST(EventLoop, RunWaitsAndWorksFromTheLoopItself) {
     loop->run([&] { value = 2; });
   });
   EXPECT_EQ(value, 2);
+}
+
+TEST(EventLoop, RunsWhatWasPostedBeforeItStops) {
+  auto loop = *EventLoop::create("test");
+  std::promise<void> go;
+  int ran = 0;
+  loop->post([&] { go.get_future().wait(); });
+  for (int i = 0; i < 3; ++i) loop->post([&] { ++ran; });
+  loop->post([&] { loop->post([&] { ++ran; }); });
+  go.set_value();
+  loop->stop();
+  EXPECT_EQ(ran, 4);
+}
+
+TEST(EventLoop, AfterStopRunWorksOnTheCallersThreadAndPostDoesNothing) {
+  auto loop = *EventLoop::create("test");
+  loop->stop();
+  std::thread::id where;
+  loop->run([&] { where = std::this_thread::get_id(); });
+  EXPECT_EQ(where, std::this_thread::get_id());
+  bool ran = false;
+  loop->post([&] { ran = true; });
+  EXPECT_FALSE(ran);
+}
+
+TEST(EventLoop, RunIsNotLeftWaitingByAStopAtTheSameTime) {
+  for (int i = 0; i < 200; ++i) {
+    auto loop = *EventLoop::create("test");
+    std::atomic<int> ran = 0;
+    std::thread caller([&] { loop->run([&] { ++ran; }); });
+    loop->stop();
+    caller.join();
+    EXPECT_EQ(ran, 1);
+  }
+}
+
+// Both descriptors are ready in one turn; whichever handler comes first puts a new descriptor,
+// which is not ready, under the other's number.
+TEST(EventLoop, AnEventOfADescriptorThatWasClosedIsNotGivenToItsSuccessor) {
+  auto loop = *EventLoop::create("test");
+  int fds[2] = {::eventfd(1, EFD_CLOEXEC), ::eventfd(1, EFD_CLOEXEC)};
+  int calls = 0, successor_calls = 0;
+  auto handler = [&](int mine, int other) {
+    return [&, mine, other](uint32_t) {
+      ++calls;
+      loop->unwatch(mine);
+      loop->unwatch(other);
+      Fd fresh(::eventfd(0, EFD_CLOEXEC));
+      ASSERT_EQ(::dup3(fresh.get(), other, O_CLOEXEC), other);
+      ASSERT_TRUE(loop->watch(other, EPOLLIN, [&](uint32_t) { ++successor_calls; }));
+    };
+  };
+  loop->run([&] {
+    ASSERT_TRUE(loop->watch(fds[0], EPOLLIN, handler(fds[0], fds[1])));
+    ASSERT_TRUE(loop->watch(fds[1], EPOLLIN, handler(fds[1], fds[0])));
+  });
+  for (int i = 0; i < 3; ++i) loop->run([] {});
+  loop->stop();
+  EXPECT_EQ(calls, 1);
+  EXPECT_EQ(successor_calls, 0);
+  for (int fd : fds) ::close(fd);
+}
+
+TEST(EventLoop, AHandlersDestructorMayUseTheLoop) {
+  auto loop = *EventLoop::create("test");
+  auto event = *EventFd::create();
+  auto other = *EventFd::create();
+  ASSERT_TRUE(loop->watch(other.fd(), EPOLLIN, [](uint32_t) {}));
+  auto guard = std::shared_ptr<void>(nullptr, [&](void*) { loop->unwatch(other.fd()); });
+  ASSERT_TRUE(loop->watch(event.fd(), EPOLLIN, [held = std::move(guard)](uint32_t) {}));
+  loop->unwatch(event.fd());
+  EXPECT_TRUE(loop->watch(other.fd(), EPOLLIN, [](uint32_t) {}));  // it was let go of
+}
+
+TEST(EventLoop, ChangeOfADescriptorThatIsNotWatchedFails) {
+  auto loop = *EventLoop::create("test");
+  auto event = *EventFd::create();
+  EXPECT_FALSE(loop->change(event.fd(), EPOLLIN));
 }
 
 TEST(EventLoop, RefusesADescriptorItCannotWaitOn) {

@@ -128,6 +128,20 @@ TEST_F(VirtqueueTest, RefusesAHeadOutsideTheTableAndARunawayIndex) {
   EXPECT_NE(pop_error(make()).find("ahead"), std::string::npos);
 }
 
+TEST_F(VirtqueueTest, RefusesMoreRequestsInFlightThanDescriptors) {
+  auto queue = make();
+  DescriptorChain chain;
+  for (uint16_t i = 0; i < 8; ++i) {
+    driver_.add(i, {{kData, 1}}, {});
+    ASSERT_TRUE(*queue.pop(chain));
+  }
+  EXPECT_FALSE(*queue.pop(chain));
+  driver_.add(0, {{kData, 1}}, {});  // a head that the device still has
+  EXPECT_NE(pop_error(queue).find("more requests than descriptors"), std::string::npos);
+  ASSERT_TRUE(queue.push(0, 0));
+  EXPECT_TRUE(*queue.pop(chain));
+}
+
 TEST_F(VirtqueueTest, RefusesIndirectInsideIndirectAndWithoutTheFeature) {
   DriverQueue::Descriptor inner = {kData.value, 16, DriverQueue::kIndirect, 0};
   ASSERT_TRUE(memory_->store(kData, inner));

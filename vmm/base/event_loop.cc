@@ -6,6 +6,7 @@
 
 #include <array>
 #include <future>
+#include <system_error>
 
 namespace base {
 
@@ -21,8 +22,15 @@ Result<std::unique_ptr<EventLoop>> EventLoop::create(std::string name) {
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  loop->thread_ = std::thread([raw = loop.get()] { raw->loop(); });
+  int error = 0;
+  try {
+    loop->thread_ = std::thread([raw = loop.get()] { raw->loop(); });
+  } catch (const std::system_error& thrown) {
+    error = thrown.code().value();
+  }
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  if (error != 0) return fail("start thread " + loop->name_, error);
+  loop->thread_id_ = loop->thread_.get_id();
   pthread_setname_np(loop->thread_.native_handle(), loop->name_.substr(0, 15).c_str());
   return loop;
 }
@@ -35,22 +43,33 @@ void EventLoop::stop() {
   if (thread_.joinable()) thread_.join();
 }
 
+uint64_t EventLoop::event_data(int fd, uint32_t id) {
+  return uint64_t{id} << 32 | static_cast<uint32_t>(fd);
+}
+
 Result<void> EventLoop::watch(int fd, uint32_t events, Handler handler) {
+  auto watch = std::make_shared<Watch>(Watch{0, std::move(handler)});
   std::lock_guard lock(mutex_);
+  watch->id = next_id_++;
   epoll_event event{};
   event.events = events;
-  event.data.fd = fd;
+  event.data.u64 = event_data(fd, watch->id);
   if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) < 0) {
     return fail_errno("watch descriptor " + std::to_string(fd));
   }
-  handlers_[fd] = std::make_shared<Handler>(std::move(handler));
+  watches_[fd].swap(watch);
   return {};
 }
 
 Result<void> EventLoop::change(int fd, uint32_t events) {
+  std::lock_guard lock(mutex_);
+  auto found = watches_.find(fd);
+  if (found == watches_.end()) {
+    return fail("descriptor " + std::to_string(fd) + " is not watched");
+  }
   epoll_event event{};
   event.events = events;
-  event.data.fd = fd;
+  event.data.u64 = event_data(fd, found->second->id);
   if (::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, fd, &event) < 0) {
     return fail_errno("change watch of descriptor " + std::to_string(fd));
   }
@@ -58,26 +77,35 @@ Result<void> EventLoop::change(int fd, uint32_t events) {
 }
 
 void EventLoop::unwatch(int fd) {
+  std::shared_ptr<Watch> ended;  // destroyed after the lock is released
   std::lock_guard lock(mutex_);
+  auto found = watches_.find(fd);
+  if (found == watches_.end()) return;
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
-  handlers_.erase(fd);
+  ended = std::move(found->second);
+  watches_.erase(found);
 }
 
-void EventLoop::post(std::function<void()> task) {
+bool EventLoop::try_post(std::function<void()>& task) {
   {
     std::lock_guard lock(mutex_);
+    if (stopped_) return false;
     tasks_.push_back(std::move(task));
   }
   wake_->signal();
+  return true;
 }
 
+void EventLoop::post(std::function<void()> task) { try_post(task); }
+
 void EventLoop::run(std::function<void()> task) {
-  if (std::this_thread::get_id() == thread_.get_id()) return task();
+  if (std::this_thread::get_id() == thread_id_) return task();
   std::promise<void> done;
-  post([&] {
+  std::function<void()> wrapped = [&] {
     task();
     done.set_value();
-  });
+  };
+  if (!try_post(wrapped)) return task();
   done.get_future().wait();
 }
 
@@ -85,27 +113,34 @@ void EventLoop::turn() {
   std::array<epoll_event, 32> events;
   int count = ::epoll_wait(epoll_.get(), events.data(), events.size(), -1);
   for (int i = 0; i < count; ++i) {
-    std::shared_ptr<Handler> handler;
+    std::shared_ptr<Watch> watch;
     {
       std::lock_guard lock(mutex_);
-      // A handler called earlier in this turn may have taken this descriptor away.
-      auto found = handlers_.find(events[i].data.fd);
-      if (found == handlers_.end()) continue;
-      handler = found->second;
+      // A handler called earlier in this turn may have taken this descriptor away, or put another
+      // in its place.
+      auto found = watches_.find(static_cast<int>(static_cast<uint32_t>(events[i].data.u64)));
+      if (found == watches_.end() || found->second->id != events[i].data.u64 >> 32) continue;
+      watch = found->second;
     }
-    (*handler)(events[i].events);
+    watch->handler(events[i].events);
   }
 }
 
+void EventLoop::run_tasks() {
+  std::vector<std::function<void()>> tasks;
+  {
+    std::lock_guard lock(mutex_);
+    tasks.swap(tasks_);
+    // Who waits for a task is not left waiting: this is the last look.
+    if (stopping_ && tasks.empty()) stopped_ = true;
+  }
+  for (auto& task : tasks) task();
+}
+
 void EventLoop::loop() {
-  while (!stopping_) {
-    turn();
-    std::vector<std::function<void()>> tasks;
-    {
-      std::lock_guard lock(mutex_);
-      tasks.swap(tasks_);
-    }
-    for (auto& task : tasks) task();
+  while (!stopped_) {
+    if (!stopping_) turn();
+    run_tasks();
   }
 }
 

@@ -29,31 +29,48 @@ class EventLoop {
   static Result<std::unique_ptr<EventLoop>> create(std::string name);
   ~EventLoop();
 
-  // Ends and joins the thread: no handler runs any more. Not from the loop's own thread.
+  // Ends and joins the thread, after the tasks posted so far: no handler runs any more. Not from
+  // the loop's own thread.
   void stop();
 
   Result<void> watch(int fd, uint32_t events, Handler handler);
   Result<void> change(int fd, uint32_t events);
   void unwatch(int fd);
 
-  // Runs `task` on the loop's thread, after the handlers of this turn.
+  // Runs `task` on the loop's thread, after the handlers of this turn. Once the loop has stopped
+  // nothing runs any more.
   void post(std::function<void()> task);
-  // The same, and waits until it has run. On the loop's own thread it runs at once.
+  // The same, and waits until it has run. On the loop's own thread, and on the caller's once the
+  // loop has stopped, it runs at once.
   void run(std::function<void()> task);
 
  private:
+  // A descriptor's number is used again once it is closed; what epoll reports carries the number
+  // of the watch too, so that an event of the old one is not taken for one of the new.
+  struct Watch {
+    uint32_t id;
+    Handler handler;
+  };
+
   explicit EventLoop(std::string name) : name_(std::move(name)) {}
+  static uint64_t event_data(int fd, uint32_t id);
+  // False where the loop has stopped.
+  bool try_post(std::function<void()>& task);
   void turn();
+  void run_tasks();
   void loop();
 
   std::string name_;
   Fd epoll_;
   std::unique_ptr<EventFd> wake_;
-  std::mutex mutex_;  // guards handlers_ and tasks_; never held while a handler runs
-  std::unordered_map<int, std::shared_ptr<Handler>> handlers_;
+  std::mutex mutex_;  // guards the next four; never held while a handler or its destructor runs
+  std::unordered_map<int, std::shared_ptr<Watch>> watches_;
+  uint32_t next_id_ = 0;
   std::vector<std::function<void()>> tasks_;
+  bool stopped_ = false;  // the thread takes no task any more
   std::atomic<bool> stopping_ = false;
   std::thread thread_;
+  std::thread::id thread_id_;  // thread_'s own is not to be read while stop() joins it
 };
 
 }  // namespace base
