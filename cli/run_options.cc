@@ -49,9 +49,9 @@ base::Result<std::string> parse_cmdline(std::string_view text) {
   return std::string(text);
 }
 
-base::Result<BootPath> parse_boot(std::string_view text) {
-  if (text == "direct") return BootPath::kDirect;
-  if (text == "stub") return BootPath::kStub;
+base::Result<vmm::boot::BootPath> parse_boot(std::string_view text) {
+  if (text == "direct") return vmm::boot::BootPath::kDirect;
+  if (text == "stub") return vmm::boot::BootPath::kStub;
   return base::fail(fmt::format("'{}' is no way to boot: use direct or stub", text));
 }
 

@@ -10,6 +10,7 @@
 #include "cli/device_options.h"
 #include "vmm/base/log.h"
 #include "vmm/base/result.h"
+#include "vmm/boot/kernel.h"
 
 namespace CLI {
 class App;
@@ -17,17 +18,13 @@ class App;
 
 namespace cli {
 
-enum class BootPath {
-  kDirect,  // the VMM unpacks a bzImage and starts the kernel in it
-  kStub,    // a bzImage unpacks itself in the guest
-};
 enum class ConsoleKind { kSerial, kVirtio, kNone };
 
 struct RunOptions {
   std::string kernel;
   std::string initrd;   // empty: none
   std::string cmdline;  // what --cmdline said; the guest gets guest_command_line(*this)
-  BootPath boot = BootPath::kDirect;
+  vmm::boot::BootPath boot = vmm::boot::BootPath::kDirect;
   uint64_t memory_bytes = 256ull << 20;  // a multiple of 1 MiB
   uint32_t cpus = 1;
   std::vector<DiskOption> disks;

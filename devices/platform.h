@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,27 +18,58 @@
 #include "devices/pvpanic.h"
 #include "devices/rtc.h"
 #include "devices/serial.h"
+#include "devices/statistics.h"
+#include "devices/virtio/balloon.h"
+#include "devices/virtio/block.h"
+#include "devices/virtio/console.h"
 #include "devices/virtio/device.h"
+#include "devices/virtio/net.h"
+#include "devices/virtio/net_user.h"
 #include "devices/virtio/pci_transport.h"
+#include "devices/virtio/rng.h"
+#include "devices/virtio/vsock.h"
 #include "vmm/base/event_loop.h"
 #include "vmm/base/result.h"
 #include "vmm/machine.h"
 
 namespace devices {
 
+struct NetConfig {
+  std::string tap;  // an interface of the host; empty: user mode
+  virtio::UserNetwork::Options user;
+  virtio::MacAddress mac{};
+};
+
 struct PlatformConfig {
+  std::vector<virtio::Block::Options> disks;  // in this order on the PCI bus: vda, vdb, …
+  std::vector<NetConfig> nets;
   bool rng = false;
+  bool balloon = false;
+  struct Vsock {
+    uint32_t cid = 0;
+    std::string path;
+  };
+  std::optional<Vsock> vsock;
+  // The virtio console's host side: descriptors that do not block, taken over.
+  struct Console {
+    base::Fd input, output;
+  };
+  std::optional<Console> console;
 };
 
 class Platform {
  public:
   static base::Result<std::unique_ptr<Platform>> create(vmm::Machine& machine,
-                                                        const PlatformConfig& config);
+                                                        PlatformConfig config);
   ~Platform();
 
   Serial& serial() { return serial_; }
   // The ACPI power button: a guest that listens shuts itself down.
   void press_power_button() { pm_.press_power_button(); }
+  // Fails where the machine has no balloon.
+  base::Result<void> set_balloon(uint64_t mib);
+  const virtio::Balloon* balloon() const { return balloon_; }
+  std::vector<DeviceStatistics> statistics();
 
  private:
   struct VirtioSlot {
@@ -47,6 +79,10 @@ class Platform {
 
   explicit Platform(vmm::Machine& machine);
   base::Result<void> attach_legacy();
+  base::Result<void> add_disks(const PlatformConfig& config);
+  base::Result<void> add_nets(const PlatformConfig& config, base::EventLoop& loop);
+  base::Result<void> add_others(PlatformConfig& config, base::EventLoop& loop);
+  base::Result<base::EventLoop*> add_loop(std::string name);
   base::Result<void> add_virtio(std::unique_ptr<virtio::Device> device, base::EventLoop& loop);
 
   vmm::Machine& machine_;
@@ -60,6 +96,12 @@ class Platform {
   // All devices but disks share the first loop.
   std::vector<std::unique_ptr<base::EventLoop>> loops_;
   std::vector<VirtioSlot> virtio_;
+  // Those of the above that more is asked of than being a virtio device.
+  std::vector<const virtio::Block*> disks_;
+  std::vector<const virtio::Net*> nets_;
+  virtio::Balloon* balloon_ = nullptr;
+  const virtio::Rng* rng_ = nullptr;
+  const virtio::Console* console_ = nullptr;
 };
 
 }  // namespace devices
