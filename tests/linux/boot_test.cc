@@ -38,10 +38,10 @@ INSTANTIATE_TEST_SUITE_P(Kernels, BootTest,
                          ::testing::Values(Boot{"cloud", 1}, Boot{"cloud", 4}, Boot{"generic", 1},
                                            Boot{"generic", 4}, Boot{"backports-cloud", 1},
                                            Boot{"backports-cloud", 4}),
-                         [](const auto& info) {
-                           std::string name = info.param.kernel;
+                         [](const ::testing::TestParamInfo<Boot>& boot) {
+                           std::string name = boot.param.kernel;
                            std::erase(name, '-');
-                           return name + "_" + std::to_string(info.param.cpus);
+                           return name + "_" + std::to_string(boot.param.cpus);
                          });
 
 TEST(BootPathTest, TheKernelsOwnStub) {

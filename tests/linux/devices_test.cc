@@ -124,8 +124,8 @@ TEST(DiskTest, RootOnADisk) {
       guest.path("root.img"));
   std::string data = guest.make_disk("data.img", 1 << 20);
   guest.script("grep ' / ' /proc/mounts; ls /dev/vdb && touch /written && sync\n");
-  VmProcess vm(guest.run({"--disk", guest.path("root.img"), "--disk", data + ",ro", "--cmdline",
-                          "quiet root=/dev/vda"}));
+  VmProcess vm(
+      guest.run({"--disk", guest.path("root.img"), "--disk", data + ",ro"}, "quiet root=/dev/vda"));
   EXPECT_TRUE(vm.expect("root=/dev/vda")) << vm.output();
   EXPECT_TRUE(vm.expect("/dev/vda / ext4 rw")) << vm.output();
   EXPECT_TRUE(vm.expect("script exit=0")) << vm.output();

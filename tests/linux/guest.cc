@@ -58,9 +58,10 @@ Guest& Guest::script(const std::string& text) {
   return *this;
 }
 
-std::vector<std::string> Guest::run(const std::vector<std::string>& more) const {
+std::vector<std::string> Guest::run(const std::vector<std::string>& more,
+                                    const std::string& command_line) const {
   std::vector<std::string> arguments = {"run",         "--kernel",  kernel_path(), "--initrd",
-                                        initrd_path(), "--cmdline", "quiet"};
+                                        initrd_path(), "--cmdline", command_line};
   arguments.insert(arguments.end(), more.begin(), more.end());
   return arguments;
 }

@@ -17,7 +17,8 @@ class Guest {
   Guest& script(const std::string& text);
 
   // Arguments of `minivmm run` for this guest, more options behind them.
-  std::vector<std::string> run(const std::vector<std::string>& more = {}) const;
+  std::vector<std::string> run(const std::vector<std::string>& more = {},
+                               const std::string& command_line = "quiet") const;
 
   // The release that `uname -r` will give.
   std::string release() const;
