@@ -147,7 +147,11 @@ int main(int argc, char** argv) {
   setenv("PATH", "/bin:/sbin:/usr/bin:/usr/sbin", 1);
   setenv("HOME", "/root", 1);
 
-  if (first) LoadModulesForDevices();
+  if (first) {
+    LoadModulesForDevices();
+    // The console may be one that a module has just brought (console=hvc0).
+    OpenConsole();
+  }
   char root[64] = "initramfs";
   bool disk_root = KernelArgument("root", root, sizeof root);
   if (disk_root && first) {
