@@ -26,7 +26,8 @@ Result<Mapping> Mapping::anonymous(uint64_t size) {
 }
 
 Result<Mapping> Mapping::file(const std::string& path) {
-  TRY_ASSIGN(Fd fd, open_file(path, O_RDONLY));
+  // O_NONBLOCK: opening a FIFO must not wait for its writer.
+  TRY_ASSIGN(Fd fd, open_file(path, O_RDONLY | O_NONBLOCK));
   struct stat info{};
   if (::fstat(fd.get(), &info) < 0) return fail_errno("stat " + path);
   if (!S_ISREG(info.st_mode)) return fail(path + " is not a regular file");
