@@ -21,8 +21,7 @@
 # Inside, MINIVMM_LAB=1 is set.
 set -euo pipefail
 tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-# shellcheck source=guest-images/common.sh
-. "$tools/../guest-images/common.sh"
+cache=${MINIVMM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/minivmm}
 
 lab_fail() {
     echo "lab: $*" >&2
@@ -70,55 +69,8 @@ check_qemu() {
         "QEMU 10 or newer is needed: run tools/setup.sh"
 }
 
-# unpack_kernel BZIMAGE VMLINUX: takes the compressed ELF file out, so that QEMU starts it by
-# PVH; unpacking it with emulated instructions would take longer than the rest of the boot.
-# Offsets are those of the Linux boot protocol (setup_sects, payload_offset, payload_length).
-unpack_kernel() {
-    local sectors offset length magic unpack
-    sectors=$(od -An -tu1 -j $((0x1f1)) -N 1 "$1")
-    offset=$(od -An -tu4 -j $((0x248)) -N 4 "$1")
-    length=$(od -An -tu4 -j $((0x24c)) -N 4 "$1")
-    offset=$(((sectors + 1) * 512 + offset))
-    magic=$(od -An -tx1 -j "$offset" -N 4 "$1" | tr -d ' ')
-    case $magic in
-        fd377a58) unpack=xz ;;
-        28b52ffd) unpack=zstd ;;
-        02214c18) unpack=lz4 ;;
-        1f8b*) unpack=gzip ;;
-        *) lab_fail "$1: unknown compression (starts with $magic)" ;;
-    esac
-    # Four bytes of size follow the stream, about which the tools complain.
-    "$unpack" -dc < <(tail -c +$((offset + 1)) "$1" | head -c $((length - 4))) >"$2" ||
-        lab_fail "$1: cannot unpack its payload with $unpack"
-}
-
-prepare() {
-    local sum initramfs
-    "$tools/../guest-images/kernels.sh" generic || lab_fail "the lab's kernel could not be made"
-    sum=$(recipe_sum "${BASH_SOURCE[0]}" "$tools/lab-init.sh" "$cache/kernels/generic.stamp" \
-        "$cache/kernels/generic/version")
-    up_to_date "$cache/lab" "$sum" && return
-    (
-        lock_cache
-        up_to_date "$cache/lab" "$sum" && exit
-        make_work_dir
-        initramfs=$work/initramfs
-        mkdir -p "$work/lab" "$initramfs"/{bin,proc,sys,dev,host,upper}
-        ln -s bin "$initramfs/sbin"
-        cp /bin/busybox "$initramfs/bin/busybox" || lab_fail "no /bin/busybox: run tools/setup.sh"
-        for name in sh mount umount modprobe ip hostname chroot cp mv ln mkdir sync poweroff; do
-            ln -s busybox "$initramfs/bin/$name"
-        done
-        install -m 755 "$tools/lab-init.sh" "$initramfs/init"
-        cp -r "$cache/kernels/generic/lab-modules/lib" "$initramfs/lib"
-        (cd "$initramfs" && find . | cpio --quiet -o -H newc -R 0:0) >"$work/lab/initramfs.cpio"
-        unpack_kernel "$cache/kernels/generic/vmlinuz" "$work/lab/vmlinux"
-        publish "$work/lab" "$cache/lab" "$sum"
-    )
-}
-
 check_qemu
-prepare
+"$tools/lab-prepare.sh" || lab_fail "its kernel and initramfs could not be made"
 ((prepare_only)) && exit 0
 
 # Encodes, for printf %b, what the kernel's command line or the init would take apart.

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Makes what tools/lab.sh starts: $cache/lab/{vmlinux,initramfs.cpio}, from the generic kernel
+# of guest-images/kernels.sh and tools/lab-init.sh. Nothing to do when it is up to date.
+set -euo pipefail
+tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=guest-images/common.sh
+. "$tools/../guest-images/common.sh"
+
+# unpack_kernel BZIMAGE VMLINUX: takes the compressed ELF file out, so that QEMU starts it by
+# PVH; unpacking it with emulated instructions would take longer than the rest of the boot.
+# Offsets are those of the Linux boot protocol (setup_sects, payload_offset, payload_length).
+unpack_kernel() {
+    local sectors offset length magic unpack
+    sectors=$(od -An -tu1 -j $((0x1f1)) -N 1 "$1")
+    offset=$(od -An -tu4 -j $((0x248)) -N 4 "$1")
+    length=$(od -An -tu4 -j $((0x24c)) -N 4 "$1")
+    offset=$(((sectors + 1) * 512 + offset))
+    magic=$(od -An -tx1 -j "$offset" -N 4 "$1" | tr -d ' ')
+    case $magic in
+        fd377a58) unpack=xz ;;
+        28b52ffd) unpack=zstd ;;
+        02214c18) unpack=lz4 ;;
+        1f8b*) unpack=gzip ;;
+        *) fail "$1: unknown compression (starts with $magic)" ;;
+    esac
+    # Four bytes of size follow the stream, about which the tools complain.
+    "$unpack" -dc < <(tail -c +$((offset + 1)) "$1" | head -c $((length - 4))) >"$2" ||
+        fail "$1: cannot unpack its payload with $unpack"
+}
+
+lock_cache
+"$recipes/kernels.sh" generic
+kernel=$cache/kernels/generic
+sum=$(recipe_sum "${BASH_SOURCE[0]}" "$tools/lab-init.sh" "$kernel.stamp" "$kernel/version")
+up_to_date "$cache/lab" "$sum" && exit 0
+[[ -x /bin/busybox ]] || fail "no /bin/busybox: run tools/setup.sh"
+make_work_dir
+
+initramfs=$work/initramfs
+mkdir -p "$work/lab" "$initramfs"/{bin,proc,sys,dev,host,upper}
+ln -s bin "$initramfs/sbin"
+cp /bin/busybox "$initramfs/bin/busybox"
+for name in sh mount umount modprobe ip hostname chroot cp mv ln mkdir sync poweroff; do
+    ln -s busybox "$initramfs/bin/$name"
+done
+install -m 755 "$tools/lab-init.sh" "$initramfs/init"
+cp -r "$kernel/lab-modules/lib" "$initramfs/lib"
+(cd "$initramfs" && find . | cpio --quiet -o -H newc -R 0:0) >"$work/lab/initramfs.cpio"
+unpack_kernel "$kernel/vmlinuz" "$work/lab/vmlinux"
+publish "$work/lab" "$cache/lab" "$sum"
