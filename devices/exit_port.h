@@ -1,5 +1,6 @@
 // The port by which a guest ends the machine with a status for the shell (layout.h: kPortExit): one
-// byte, 0 to 127. Payload guests use it; a Linux guest may, through /dev/port.
+// byte, 0 to 127. Payload guests use it; a Linux guest may
+// (guest-images/tools/exit-machine.c).
 #pragma once
 
 #include <functional>

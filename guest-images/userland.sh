@@ -28,4 +28,5 @@ echo 'root:x:0:' >"$tree/etc/group"
 build() { "${CC:-gcc}" -std=gnu17 -D_GNU_SOURCE -Os -s -static -Wall -Wextra -Wshadow "$@"; }
 build -o "$tree/bin/init" "$recipes"/tools/{init,modules,supervise}.c
 build -o "$tree/bin/vsock" "$recipes/tools/vsock.c"
+build -o "$tree/bin/exit-machine" "$recipes/tools/exit-machine.c"
 publish "$tree" "$cache/userland" "$sum"
