@@ -2,6 +2,7 @@
 # tools/lab.sh: what the command sees inside, what comes back, and that nothing stays.
 # shellcheck disable=SC2016,SC1003 # what looks like quoting mistakes is there to find them
 set -uo pipefail
+export TMPDIR=/tmp # where the lab takes writes
 # shellcheck source=tests/tools/check.sh
 . "$(dirname "${BASH_SOURCE[0]}")/check.sh"
 lab=$repository/tools/lab.sh
