@@ -25,19 +25,22 @@ mkdir -p "$clean"
 
 # shellcheck disable=SC2317,SC2329  # called through xargs
 lint() {
-  local file=$1 command key
-  command=$(jq -r --arg file "$PWD/$file" \
+  set -o pipefail
+  local file=$PWD/$1 command key
+  command=$(jq -r --arg file "$file" \
     'first(.[] | select(.file == $file)) | .command' "$build/compile_commands.json")
   command=${command#*ccache }
   # The compiler's own preprocessor is the quickest way to see every header the file takes in.
   key=$({
-    cat .clang-tidy
-    clang-tidy-19 --version
-    (cd "$build" && eval "${command% -o *} -E $PWD/$file" 2>/dev/null)
-  } | sha256sum | cut -d' ' -f1)
+    cat .clang-tidy && clang-tidy-19 --version && cd "$build" &&
+      eval "${command% -o *} -E $file"
+  } | sha256sum | cut -d' ' -f1) || {
+    echo "check-lint: cannot preprocess $1 as $build/compile_commands.json says" >&2
+    return 1
+  }
   [ ! -e "$clean/$key" ] || return 0
   clang-tidy-19 -p "$build" --quiet "$file" 2>/dev/null || {
-    echo "check-lint: $file" >&2
+    echo "check-lint: $1" >&2
     return 1
   }
   touch "$clean/$key"
