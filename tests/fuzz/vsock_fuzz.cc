@@ -13,11 +13,14 @@ constexpr size_t kMaxPeers = 16;
 
 class Programs {
  public:
-  explicit Programs(const std::string& path)
-      : path_(path), server_(std::move(*base::UnixListener::create(path + "_1"))) {}
+  Programs(virtio::Vsock& device, const std::string& path)
+      : device_(device),
+        path_(path),
+        server_(std::move(*base::UnixListener::create(path + "_1"))) {}
 
   void act(fuzz::Input& input) {
     uint8_t what = input.u8();
+    if (what == 0xF8) return (void)device_.send_transport_reset();
     if (what % 8 == 0) return keep(base::connect_unix(path_));
     if (what % 8 == 1) return keep(server_.accept());
     if (peers_.empty()) return;
@@ -52,6 +55,7 @@ class Programs {
     if (peer && peers_.size() < kMaxPeers) peers_.push_back(std::move(*peer));
   }
 
+  virtio::Vsock& device_;
   std::string path_;
   base::UnixListener server_;
   std::vector<base::Fd> peers_;
@@ -64,7 +68,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   fuzz::Input input(data, size);
   std::string path = "/tmp/minivmm-vsock-fuzz-" + std::to_string(::getpid());
   auto device = std::move(*virtio::Vsock::create("vsock", 42, path));
-  Programs programs(path);
+  Programs programs(*device, path);
   fuzz::drive(*device, input, [&](fuzz::Input& more) {
     programs.act(more);
     FUZZ_CHECK(device->connections() <= virtio::Vsock::kMaxConnections);
