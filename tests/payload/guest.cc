@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <thread>
+#include <utility>
 
 namespace payload_test {
 
@@ -24,7 +25,7 @@ Result<std::unique_ptr<Guest>> Guest::create(const Options& options) {
              vmm::Machine::create({.memory_bytes = options.memory_bytes, .cpus = options.cpus}));
   devices::PlatformConfig config;
   config.rng = options.rng;
-  TRY_ASSIGN(guest->platform_, devices::Platform::create(*guest->machine_, config));
+  TRY_ASSIGN(guest->platform_, devices::Platform::create(*guest->machine_, std::move(config)));
   guest->console_ = base::Fd(::memfd_create("console", MFD_CLOEXEC));
   TRY_ASSIGN(guest->serial_output_,
              devices::SerialOutput::start(guest->platform_->serial(), guest->console_.get()));
