@@ -80,11 +80,12 @@ Result<BlockFile> BlockFile::open(const Options& options) {
   return file;
 }
 
-BlockFile BlockFile::adopt(base::Fd fd, uint64_t size, bool read_only) {
+BlockFile BlockFile::adopt(base::Fd fd, uint64_t size, bool read_only, bool direct) {
   BlockFile file;
   file.fd_ = std::move(fd);
   file.size_ = size / kSectorBytes * kSectorBytes;
   file.read_only_ = read_only;
+  file.direct_ = direct;
   file.can_punch_ = !read_only;
   return file;
 }

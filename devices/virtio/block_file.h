@@ -27,8 +27,9 @@ class BlockFile {
 
   // Opens and locks: one machine writes, or any number read. Size and type are checked.
   static base::Result<BlockFile> open(const Options& options);
-  // Takes a descriptor that is already open, as it is: nothing is locked or checked.
-  static BlockFile adopt(base::Fd fd, uint64_t size, bool read_only);
+  // Takes a descriptor that is already open, as it is: nothing is locked or checked. `direct`: it
+  // wants what direct access wants.
+  static BlockFile adopt(base::Fd fd, uint64_t size, bool read_only, bool direct = false);
 
   int fd() const { return fd_.get(); }
   uint64_t size() const { return size_; }  // bytes, a multiple of kSectorBytes

@@ -1,5 +1,6 @@
 // The block device against a hostile driver, on a disk in memory. Bits of the first byte choose a
-// read-only disk and an empty file behind it, whose reads end early.
+// read-only disk, an empty file behind it, whose reads end early, and the alignment of direct
+// access.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -15,8 +16,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (!(choice & 2)) FUZZ_CHECK(::ftruncate(fd.get(), kBytes) == 0);
   base::Fd same(::dup(fd.get()));
 
-  auto block = virtio::Block::create(
-      virtio::BlockFile::adopt(std::move(fd), kBytes, (choice & 1) != 0), "disk", "");
+  auto file = virtio::BlockFile::adopt(std::move(fd), kBytes, choice & 1, choice & 4);
+  auto block = virtio::Block::create(std::move(file), "disk", "");
   FUZZ_CHECK(block);
   fuzz::drive(**block, input);
   FUZZ_CHECK((*block)->in_flight().empty());
