@@ -60,6 +60,8 @@ TEST(PowerTest, TheSecondTermStops) {
       {"run", "--kernel", MINIVMM_PAYLOADS "/dirty.elf", "--cmdline", "size=1M rate=1000"});
   ASSERT_TRUE(vm.expect("dirty: start")) << vm.output();
   vm.signal(SIGTERM);
+  // Two signals that wait at once are one.
+  ASSERT_TRUE(vm.expect("a second signal")) << vm.output();
   vm.signal(SIGTERM);
   EXPECT_EQ(vm.wait(), cli::kStopped) << vm.output();
 }
