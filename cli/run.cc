@@ -3,9 +3,13 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include "cli/control_server.h"
 #include "cli/exit_status.h"
 #include "cli/foreground.h"
 #include "cli/guest_console.h"
+#include "cli/running_machine.h"
+#include "cli/runtime_dir.h"
+#include "cli/vm_registry.h"
 #include "devices/platform.h"
 #include "vmm/acpi/tables.h"
 #include "vmm/base/log.h"
@@ -56,61 +60,86 @@ Result<void> load_guest(vmm::Machine& machine, const RunOptions& options) {
   return machine.boot(entry);
 }
 
-int exit_status(const StopReason& reason) {
+void report(const StopReason& reason) {
   switch (reason.kind) {
-    case StopReason::Kind::kPowerOff:
-      return kSuccess;
-    case StopReason::Kind::kExit:
-      return reason.status;
     case StopReason::Kind::kReset:
       base::log_info("the guest reset{}{}", reason.detail.empty() ? "" : ": ", reason.detail);
-      return kGuestReset;
+      break;
     case StopReason::Kind::kPanic:
       base::log_info("the guest panicked");
-      return kGuestPanic;
-    case StopReason::Kind::kRequested:
-      return kStopped;
+      break;
     case StopReason::Kind::kError:
       base::log_error("{}", reason.detail);
-      return kVmmError;
+      break;
+    default:
+      break;
   }
-  return kVmmError;
+}
+
+// A machine with what serves it. Each part uses those above it, so they are destroyed from below:
+// first nobody asks any more, then no vCPU calls a device, then the console lets go of its device.
+struct Parts {
+  std::unique_ptr<vmm::Machine> machine;
+  std::unique_ptr<devices::Platform> platform;
+  std::unique_ptr<GuestConsole> console;
+  std::unique_ptr<RunningMachine> target;
+  std::unique_ptr<ControlServer> server;
+
+  ~Parts() {
+    server.reset();
+    if (machine) machine->halt_threads();
+  }
+};
+
+Result<void> assemble(Parts& parts, const RunOptions& options, Foreground& foreground) {
+  TRY_ASSIGN(parts.console,
+             GuestConsole::create(options.console, [&foreground] { foreground.input_room(); }));
+  TRY_ASSIGN(parts.machine,
+             vmm::Machine::create({.memory_bytes = options.memory_bytes, .cpus = options.cpus}));
+  devices::PlatformConfig config = platform_config(options);
+  config.console = parts.console->take_descriptors();
+  TRY_ASSIGN(parts.platform, devices::Platform::create(*parts.machine, std::move(config)));
+  TRY(parts.console->connect(*parts.platform));
+  TRY(load_guest(*parts.machine, options));
+  parts.target = std::make_unique<RunningMachine>(options, *parts.machine, *parts.platform);
+  TRY_ASSIGN(parts.server, ControlServer::start(options.api_socket, *parts.target));
+  return {};
+}
+
+Result<StopReason> run_to_the_end(const RunOptions& options, Foreground& foreground) {
+  Parts parts;
+  TRY(assemble(parts, options, foreground));
+  parts.machine->run();
+
+  auto stop = [&] { parts.machine->stop({StopReason::Kind::kRequested, 0, ""}); };
+  Foreground::Machine relay{.name = options.name,
+                            .ended = parts.machine->stopped().fd(),
+                            .power_button = [&] { parts.platform->press_power_button(); },
+                            .stop = stop,
+                            .push_input = {}};
+  if (parts.console->takes_input()) {
+    relay.push_input = [&](std::span<const uint8_t> bytes) { return parts.console->push(bytes); };
+  }
+  if (auto ran = foreground.run(relay, STDIN_FILENO); !ran) {
+    base::log_error("{}", ran.error().text());
+    stop();
+  }
+  return *parts.machine->stop_reason();
 }
 
 }  // namespace
 
-Result<int> run_machine(const RunOptions& options) {
+Result<int> run_machine(const RunOptions& asked) {
   // First of all: it blocks the signals it waits for, and threads inherit the mask.
   TRY_ASSIGN(auto foreground, Foreground::create());
-  TRY_ASSIGN(auto console, GuestConsole::create(options.console,
-                                                [raw = foreground.get()] { raw->input_room(); }));
-  TRY_ASSIGN(auto machine,
-             vmm::Machine::create({.memory_bytes = options.memory_bytes, .cpus = options.cpus}));
-  devices::PlatformConfig config = platform_config(options);
-  config.console = console->take_descriptors();
-  TRY_ASSIGN(auto platform, devices::Platform::create(*machine, std::move(config)));
-  TRY(console->connect(*platform));
-  TRY(load_guest(*machine, options));
-  machine->run();
-
-  auto stop = [&] { machine->stop({StopReason::Kind::kRequested, 0, ""}); };
-  Foreground::Machine relay{.name = options.name,
-                            .ended = machine->stopped().fd(),
-                            .power_button = [&] { platform->press_power_button(); },
-                            .stop = stop,
-                            .push_input = {}};
-  if (console->takes_input()) {
-    relay.push_input = [&](std::span<const uint8_t> bytes) { return console->push(bytes); };
-  }
-  if (auto ran = foreground->run(relay, STDIN_FILENO); !ran) {
-    base::log_error("{}", ran.error().text());
-    stop();
-  }
-  // vCPUs first, then the console's threads, then the devices they use.
-  machine->halt_threads();
-  console.reset();
-  platform.reset();
-  return exit_status(*machine->stop_reason());
+  TRY_ASSIGN(std::string directory, prepare_runtime_dir());
+  TRY_ASSIGN(VmName name, VmName::claim(directory, asked.name, asked.api_socket));
+  RunOptions options = asked;
+  options.name = name.name();
+  options.api_socket = name.socket();
+  TRY_ASSIGN(StopReason reason, run_to_the_end(options, *foreground));
+  report(reason);
+  return exit_status_of(reason);
 }
 
 }  // namespace cli

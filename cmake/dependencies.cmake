@@ -26,3 +26,6 @@ minivmm_static_library(lzo liblzo2.a lzo/lzo1x.h)
 # libslirp is loaded when a user-mode network is asked for (devices/virtio/slirp_library.h): only
 # its header is needed here.
 find_path(slirp_include NAMES slirp/libslirp.h REQUIRED)
+
+# Header-only: HTTP of the control socket.
+find_path(beast_include NAMES boost/beast/http.hpp REQUIRED)

@@ -116,6 +116,15 @@ Result<void> Platform::set_balloon(uint64_t mib) {
   return balloon_->set_target(mib);
 }
 
+virtio::BalloonStatistics Platform::balloon_statistics() {
+  for (VirtioSlot& slot : virtio_) {
+    if (slot.device.get() != balloon_) continue;
+    balloon_->request_statistics();
+    return slot.transport->locked([this] { return balloon_->statistics(); });
+  }
+  return {};
+}
+
 std::vector<DeviceStatistics> Platform::statistics() {
   std::vector<DeviceStatistics> all;
   for (const virtio::Block* disk : disks_) {

@@ -69,6 +69,8 @@ class Platform {
   // Fails where the machine has no balloon.
   base::Result<void> set_balloon(uint64_t mib);
   const virtio::Balloon* balloon() const { return balloon_; }
+  // What the guest said last time, all empty without a balloon; asks it for the next time.
+  virtio::BalloonStatistics balloon_statistics();
   std::vector<DeviceStatistics> statistics();
 
  private:

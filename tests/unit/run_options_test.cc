@@ -36,7 +36,7 @@ TEST(RunOptions, HaveDefaults) {
   EXPECT_EQ(options.kernel, "k");
   EXPECT_EQ(options.memory_bytes, 256u << 20);
   EXPECT_EQ(options.cpus, 1u);
-  EXPECT_EQ(options.boot, BootPath::kDirect);
+  EXPECT_EQ(options.boot, vmm::boot::BootPath::kDirect);
   EXPECT_EQ(options.console, ConsoleKind::kSerial);
   EXPECT_EQ(options.log_level, base::LogLevel::kWarning);
   EXPECT_TRUE(options.disks.empty());
@@ -65,7 +65,7 @@ TEST(RunOptions, AreAllRead) {
                                "debug"});
   EXPECT_EQ(options.initrd, "i");
   EXPECT_EQ(options.cmdline, "quiet x=1");
-  EXPECT_EQ(options.boot, BootPath::kStub);
+  EXPECT_EQ(options.boot, vmm::boot::BootPath::kStub);
   EXPECT_EQ(options.memory_bytes, 1u << 30);
   EXPECT_EQ(options.cpus, 64u);
   ASSERT_EQ(options.disks.size(), 2u);
