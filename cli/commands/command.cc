@@ -3,9 +3,8 @@
 namespace cli {
 
 std::vector<Command> add_commands(CLI::App& root) {
-  std::vector<Command> commands;
-  commands.push_back(add_run(root));
-  return commands;
+  return {add_run(root),  add_ps(root),    add_pause(root),  add_resume(root),
+          add_stop(root), add_stats(root), add_doctor(root), add_completion(root)};
 }
 
 }  // namespace cli

@@ -17,6 +17,13 @@ struct Command {
 };
 
 Command add_run(CLI::App& root);
+Command add_ps(CLI::App& root);
+Command add_pause(CLI::App& root);
+Command add_resume(CLI::App& root);
+Command add_stop(CLI::App& root);
+Command add_stats(CLI::App& root);
+Command add_doctor(CLI::App& root);
+Command add_completion(CLI::App& root);
 
 // All of them, in the order of --help.
 std::vector<Command> add_commands(CLI::App& root);

@@ -1,0 +1,65 @@
+// minivmm stop: the power button, and waiting for the machine to end; --force ends it at once.
+#include <fmt/format.h>
+
+#include <chrono>
+#include <memory>
+#include <thread>
+
+#include "cli/commands/command.h"
+#include "cli/commands/named_vm.h"
+#include "cli/control_client.h"
+#include "cli/exit_status.h"
+#include "cli/parsed_option.h"
+#include "cli/runtime_dir.h"
+#include "cli/size.h"
+
+namespace cli {
+namespace {
+
+struct StopOptions {
+  bool force = false;
+  uint64_t timeout_s = 30;
+};
+
+base::Result<uint64_t> parse_timeout(std::string_view text) { return parse_number(text, 0, 86400); }
+
+base::Result<int> stop(const std::string& name, const StopOptions& options) {
+  TRY_ASSIGN(RunningVm vm, find_vm(name));
+  ControlRequest request =
+      options.force ? ControlRequest{"PUT", "/stop", ""}
+                    : ControlRequest{"PUT", "/actions", R"({"action_type":"SendCtrlAltDel"})"};
+  if (auto answer = ask_or_fail(vm.socket, request); !answer) {
+    // A machine that ended meanwhile is what was wanted.
+    if (vm_runs(runtime_dir_path(), name)) return std::unexpected(answer.error());
+    return kSuccess;
+  }
+  auto end = std::chrono::steady_clock::now() + std::chrono::seconds(options.timeout_s);
+  while (vm_runs(runtime_dir_path(), name)) {
+    if (options.timeout_s == 0) return kSuccess;
+    if (std::chrono::steady_clock::now() >= end) {
+      return base::fail(
+          fmt::format("{} still runs after {} s: wait with a longer --timeout, or "
+                      "end it at once: minivmm stop --force {}",
+                      name, options.timeout_s, name));
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  return kSuccess;
+}
+
+}  // namespace
+
+Command add_stop(CLI::App& root) {
+  auto options = std::make_shared<StopOptions>();
+  CLI::App* app = root.add_subcommand("stop", "press the power button of a machine and wait");
+  auto name = add_vm_name(*app);
+  app->add_flag("--force", options->force, "end it at once, as if the power was cut");
+  add_parsed(*app, "--timeout", options->timeout_s, parse_timeout,
+             "seconds to wait for its end, default 30; 0: do not wait", "S");
+  app->footer(R"(Examples:
+  minivmm stop job1
+  minivmm stop job1 --timeout 300 || minivmm stop job1 --force)");
+  return {app, [name, options] { return stop(*name, *options); }};
+}
+
+}  // namespace cli
