@@ -234,7 +234,8 @@ Result<void> Block::prepare_transfer(Request& request) {
   return ring_->prepare_writev(request, file_.fd(), vectors, offset);
 }
 
-// Gives space back, or zeroes it; by writing zeroes where the file can do neither.
+// Gives space back, or zeroes it; by writing zeroes where the file can do neither. On a block
+// device fallocate(2) does what BLKDISCARD and BLKZEROOUT do, and io_uring knows it.
 Result<void> Block::prepare_range(Request& request) {
   const BlockRange& range = request.parsed.ranges[request.range];
   bool discard = request.parsed.type == BlockRequest::Type::kDiscard;

@@ -29,13 +29,17 @@ Result<bool> is_block_device(const std::string& path, const struct stat& status)
 
 Result<base::Fd> open_disk(const std::string& path, bool read_only, bool block_device) {
   int flags = read_only ? O_RDONLY : O_RDWR;
-  // On a block device O_EXCL keeps us off one that the host has mounted.
+  // On a block device O_EXCL keeps us off one that the host has mounted, and finds another machine
+  // before the lock does.
   if (!read_only && block_device) flags |= O_EXCL;
   auto fd = base::open_file(path, flags);
   if (fd) return fd;
   int os_error = fd.error().os_error();
   if (os_error == EBUSY) {
-    return fail(fmt::format("disk {} is in use by the host: unmount it first, or add ,ro", path));
+    return fail(
+        fmt::format("disk {} is in use, mounted on this host or by another machine: unmount it or "
+                    "stop that machine",
+                    path));
   }
   if (!read_only && (os_error == EROFS || os_error == EACCES || os_error == EPERM) &&
       ::access(path.c_str(), R_OK) == 0) {
