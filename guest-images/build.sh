@@ -9,4 +9,4 @@ lock_cache
 "$recipes/initramfs.sh"
 "$recipes/rootdisk.sh"
 "$recipes/rootdisk.sh" --fio
-"$recipes/../tools/lab-prepare.sh"
+"$recipes/../tools/lab-prepare.sh" >/dev/null

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Makes what tools/lab.sh starts: $cache/lab/{vmlinux,initramfs.cpio}, from the generic kernel
-# of guest-images/kernels.sh and tools/lab-init.sh. Nothing to do when it is up to date.
+# Makes what tools/lab.sh starts: a directory with vmlinux, initramfs.cpio and the program
+# tsc, from the generic kernel of guest-images/kernels.sh, tools/lab-init.sh and
+# tools/lab-tsc.c. Prints its name, which holds a checksum of the recipe: a checkout with
+# another recipe does not replace a machine in use. Nothing to do when it is there.
 set -euo pipefail
 tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=guest-images/common.sh
@@ -31,8 +33,13 @@ unpack_kernel() {
 lock_cache
 "$recipes/kernels.sh" generic
 kernel=$cache/kernels/generic
-sum=$(recipe_sum "${BASH_SOURCE[0]}" "$tools/lab-init.sh" "$kernel.stamp" "$kernel/version")
-up_to_date "$cache/lab" "$sum" && exit 0
+sum=$(recipe_sum "${BASH_SOURCE[0]}" "$tools"/lab-{init.sh,tsc.c} "$kernel.stamp" "$kernel/version")
+machine=$cache/lab/$sum
+if up_to_date "$machine" "$sum"; then
+    touch "$machine" "$machine.stamp"
+    echo "$machine"
+    exit 0
+fi
 [[ -x /bin/busybox ]] || fail "no /bin/busybox: run tools/setup.sh"
 make_work_dir
 
@@ -47,4 +54,9 @@ install -m 755 "$tools/lab-init.sh" "$initramfs/init"
 cp -r "$kernel/lab-modules/lib" "$initramfs/lib"
 (cd "$initramfs" && find . | cpio --quiet -o -H newc -R 0:0) >"$work/lab/initramfs.cpio"
 unpack_kernel "$kernel/vmlinuz" "$work/lab/vmlinux"
-publish "$work/lab" "$cache/lab" "$sum"
+"${CC:-gcc}" -std=gnu17 -O2 -Wall -Wextra -o "$work/lab/tsc" "$tools/lab-tsc.c" ||
+    fail "no C compiler: run tools/setup.sh"
+publish "$work/lab" "$machine" "$sum"
+# Machines of older recipes, when nobody has used them for a week.
+find "$cache/lab" -mindepth 1 -maxdepth 1 -mtime +7 -exec rm -rf {} +
+echo "$machine"
