@@ -68,7 +68,7 @@ TEST(PowerTest, TheSecondTermStops) {
 
 TEST(PowerTest, CtrlAXLeavesTheConsole) {
   Guest guest;
-  VmProcess vm(guest.run());
+  VmProcess vm(guest.run(), VmProcess::Input::kTerminal);
   ASSERT_TRUE(vm.expect("minivmm-init: ready")) << vm.output();
   vm.send("echo $((6 * 7))\n");
   EXPECT_TRUE(vm.expect("42")) << vm.output();

@@ -2,7 +2,9 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <pty.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -12,15 +14,23 @@
 
 namespace linux_tests {
 
-VmProcess::VmProcess(const std::vector<std::string>& arguments) {
-  int in[2], out[2];
-  if (::pipe2(in, O_CLOEXEC) < 0 || ::pipe2(out, O_CLOEXEC) < 0) throw std::runtime_error("pipe");
+VmProcess::VmProcess(const std::vector<std::string>& arguments, Input input) {
+  int in[2], out[2];  // [0] the child's end of the input, [1] ours
+  bool made = input == Input::kPipe ? ::pipe2(in, O_CLOEXEC) == 0
+                                    : ::openpty(&in[1], &in[0], nullptr, nullptr, nullptr) == 0;
+  if (!made || ::pipe2(out, O_CLOEXEC) < 0) throw std::runtime_error("pipe or terminal");
+  // The child's copy of the master would keep the terminal alive after us.
+  ::fcntl(in[1], F_SETFD, FD_CLOEXEC);
   std::vector<char*> argv = {const_cast<char*>(MINIVMM_PROGRAM)};
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
   pid_ = ::fork();
   if (pid_ == 0) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // a test that dies leaves no machine behind
+    if (input == Input::kTerminal) {
+      ::setsid();
+      ::ioctl(in[0], TIOCSCTTY, 0);
+    }
     ::dup2(in[0], 0);
     ::dup2(out[1], 1);
     ::dup2(out[1], 2);

@@ -21,7 +21,8 @@ inline constexpr std::chrono::seconds kPatience{240};
 
 class VmProcess {
  public:
-  explicit VmProcess(const std::vector<std::string>& arguments);
+  enum class Input { kPipe, kTerminal };
+  explicit VmProcess(const std::vector<std::string>& arguments, Input input = Input::kPipe);
   ~VmProcess();
 
   // Waits until `text` appears in the output after what the last expect() found; false at the end
@@ -42,7 +43,7 @@ class VmProcess {
   bool read_more(std::chrono::steady_clock::time_point deadline);
 
   pid_t pid_ = -1;
-  base::Fd input_;
+  base::Fd input_;  // the pipe's end, or the terminal's master side
   base::Fd out_;
   std::string output_;
   size_t seen_ = 0;
