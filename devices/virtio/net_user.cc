@@ -203,10 +203,15 @@ void UserNetwork::loop() {
       auto& polled = static_cast<UserNetwork*>(opaque)->polled_;
       return slirp_events(polled[static_cast<size_t>(index)].revents);
     };
-    // The guest's frames first: pollfds_poll() ends in sending what is queued, and what waits for
-    // the guest's ARP reply would otherwise wait for some timer too.
-    if (polled_[1].revents & POLLIN) take_frames();
+    // Sockets first: this also sets the stack's clock, and what the guest sends is to be stamped
+    // with the time of now (a datagram's socket that looks 240 s old is closed at once).
     library_.pollfds_poll(slirp_, ready < 0, ready_events, this);
+    if (!(polled_[1].revents & POLLIN)) continue;
+    take_frames();
+    // pollfds_poll() ends in sending what is queued: what waited for the guest's ARP reply would
+    // otherwise wait for some timer too. No socket is looked at twice.
+    auto no_events = [](int, void*) { return 0; };
+    library_.pollfds_poll(slirp_, 0, no_events, this);
   }
 }
 

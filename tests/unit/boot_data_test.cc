@@ -88,25 +88,25 @@ TEST_F(BootDataTest, ZeroPageTellsLinuxEverything) {
   ASSERT_TRUE(entry) << entry.error().text();
 
   auto params = *memory->load<boot_params>(layout::kZeroPage);
-  EXPECT_EQ(params.hdr.header, 0x5372'6448u);
-  EXPECT_EQ(params.hdr.type_of_loader, 0xFF);
-  EXPECT_EQ(params.hdr.loadflags, LOADED_HIGH);
-  EXPECT_EQ(params.hdr.setup_data, 0u);
-  EXPECT_EQ(params.hdr.vid_mode, 0xFFFF) << "the kernel's own fields are kept";
-  EXPECT_EQ(params.sentinel, 0);
-  EXPECT_EQ(params.acpi_rsdp_addr, kRsdp.value);
+  EXPECT_EQ(+params.hdr.header, 0x5372'6448u);
+  EXPECT_EQ(+params.hdr.type_of_loader, 0xFF);
+  EXPECT_EQ(+params.hdr.loadflags, LOADED_HIGH);
+  EXPECT_EQ(+params.hdr.setup_data, 0u);
+  EXPECT_EQ(+params.hdr.vid_mode, 0xFFFF) << "the kernel's own fields are kept";
+  EXPECT_EQ(+params.sentinel, 0);
+  EXPECT_EQ(+params.acpi_rsdp_addr, kRsdp.value);
 
   std::string command_line(spec.command_line.size() + 1, 'x');
   ASSERT_TRUE(
       memory->read(Gpa{params.hdr.cmd_line_ptr}, std::as_writable_bytes(std::span(command_line))));
   EXPECT_EQ(command_line, spec.command_line + '\0');
-  EXPECT_EQ(params.ext_cmd_line_ptr, 0u);
+  EXPECT_EQ(+params.ext_cmd_line_ptr, 0u);
 
   // initrd_addr_max of this kernel is below the end of low RAM.
-  EXPECT_EQ(params.hdr.ramdisk_image, 0x8000'0000 - 3 * kPageSize);
-  EXPECT_EQ(params.hdr.ramdisk_size, initrd.size());
-  EXPECT_EQ(params.ext_ramdisk_image, 0u);
-  EXPECT_EQ(params.ext_ramdisk_size, 0u);
+  EXPECT_EQ(+params.hdr.ramdisk_image, 0x8000'0000 - 3 * kPageSize);
+  EXPECT_EQ(+params.hdr.ramdisk_size, initrd.size());
+  EXPECT_EQ(+params.ext_ramdisk_image, 0u);
+  EXPECT_EQ(+params.ext_ramdisk_size, 0u);
   Bytes loaded(initrd.size());
   ASSERT_TRUE(memory->read(Gpa{params.hdr.ramdisk_image}, loaded));
   EXPECT_TRUE(loaded == initrd);
@@ -114,7 +114,7 @@ TEST_F(BootDataTest, ZeroPageTellsLinuxEverything) {
   EXPECT_TRUE(memory->is_dirty(Gpa{params.hdr.ramdisk_image + initrd.size() - 1}.gfn()));
 
   auto map = memory_map(*memory);
-  ASSERT_EQ(params.e820_entries, map.size());
+  ASSERT_EQ(+params.e820_entries, map.size());
   for (size_t i = 0; i < map.size(); ++i) {
     boot_e820_entry range = params.e820_table[i];
     EXPECT_EQ(range.addr, map[i].start.value);
