@@ -18,8 +18,7 @@ Command add_state_command(CLI::App& root, const char* name, const char* descript
   app->footer(footer);
   auto run = [vm_name, state]() -> base::Result<int> {
     TRY_ASSIGN(RunningVm vm, find_vm(*vm_name));
-    TRY_ASSIGN(std::string body,
-               ask_or_fail(vm.socket, {"PATCH", "/vm", fmt::format(R"({{"state":"{}"}})", state)}));
+    TRY(ask_or_fail(vm.socket, {"PATCH", "/vm", fmt::format(R"({{"state":"{}"}})", state)}));
     return kSuccess;
   };
   return {app, run};
