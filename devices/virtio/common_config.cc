@@ -47,6 +47,7 @@ CommonConfig::CommonConfig(uint64_t features, uint16_t vectors,
 
 void CommonConfig::reset() {
   std::vector<uint16_t> sizes;
+  sizes.reserve(queues_.size());
   for (const Queue& queue : queues_) sizes.push_back(queue.max_size);
   *this = CommonConfig(features_, vectors_, sizes);
 }

@@ -283,13 +283,13 @@ void PciTransport::activate() {
 }
 
 Result<void> PciTransport::try_activate() {
-  for (uint16_t i = 0; i < queues_.size(); ++i) {
+  for (uint16_t i = 0, count = static_cast<uint16_t>(queues_.size()); i < count; ++i) {
     if (!registers_.queues()[i].enabled) continue;
     TRY_ASSIGN(queues_[i], Virtqueue::create(env_.memory, registers_.queue_layout(i)));
   }
   activated_ = true;
   TRY(device_.activate(*this, registers_.driver_features()));
-  for (uint16_t i = 0; i < kicks_.size(); ++i) {
+  for (uint16_t i = 0, count = static_cast<uint16_t>(kicks_.size()); i < count; ++i) {
     if (!queues_[i]) continue;
     // A kick that came before counts: the descriptor is readable at once.
     TRY(env_.loop.watch(kicks_[i].fd(), EPOLLIN, [this, i](uint32_t) { on_kick(i); }));
