@@ -16,6 +16,7 @@ function(minivmm_static_library target archive header)
 endfunction()
 
 minivmm_static_library(uring liburing.a liburing.h)
+minivmm_static_library(xxhash libxxhash.a xxhash.h)
 minivmm_static_library(z libz.a zlib.h)
 minivmm_static_library(lzma liblzma.a lzma.h)
 minivmm_static_library(zstd libzstd.a zstd.h)
