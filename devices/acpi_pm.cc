@@ -147,4 +147,21 @@ base::Result<void> AcpiPm::restore(const State& state) {
   return {};
 }
 
+void AcpiPm::save(base::Encoder& to) const {
+  State state = save();
+  to.u16(state.status);
+  to.u16(state.enable);
+  to.u8(state.sleep_type);
+  to.u32(state.timer);
+}
+
+base::Result<void> AcpiPm::restore(base::Decoder& from) {
+  State state;
+  state.status = from.u16();
+  state.enable = from.u16();
+  state.sleep_type = from.u8();
+  state.timer = from.u32();
+  return restore(state);
+}
+
 }  // namespace devices

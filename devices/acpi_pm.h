@@ -12,6 +12,7 @@
 #include <memory>
 #include <mutex>
 
+#include "vmm/base/codec.h"
 #include "vmm/base/result.h"
 #include "vmm/bus.h"
 #include "vmm/interrupts.h"
@@ -48,6 +49,9 @@ class AcpiPm : public vmm::BusDevice {
 
   State save() const;
   base::Result<void> restore(const State& state);
+  // The same as bytes.
+  void save(base::Encoder& to) const;
+  base::Result<void> restore(base::Decoder& from);
 
  private:
   static uint64_t monotonic_ns();

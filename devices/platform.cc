@@ -20,6 +20,8 @@ Platform::Platform(vmm::Machine& machine)
       exit_port_([this](int status) { machine_.stop({StopReason::Kind::kExit, status, ""}); }) {}
 
 Platform::~Platform() {
+  wake_at_thaw_ = false;
+  thaw();
   // No handler may run while transports and devices go.
   for (auto& loop : loops_) loop->stop();
 }
@@ -106,8 +108,17 @@ Result<base::EventLoop*> Platform::add_loop(std::string name) {
 Result<void> Platform::add_virtio(std::unique_ptr<virtio::Device> device, base::EventLoop& loop) {
   virtio::PciTransport::Environment environment{
       machine_.memory(), machine_.mmio(), machine_.interrupts(), machine_.doorbells(), pci_, loop};
+  std::string tag = "virtio:" + std::string(device->name());
+  if (tag.size() > base::kMaxSectionTag) {
+    return base::fail("device name '" + std::string(device->name()) + "' is too long");
+  }
+  for (const VirtioSlot& slot : virtio_) {
+    if (slot.tag == tag) {
+      return base::fail("two devices are called '" + std::string(device->name()) + "'");
+    }
+  }
   TRY_ASSIGN(auto transport, virtio::PciTransport::create(environment, *device));
-  virtio_.push_back({std::move(device), std::move(transport)});
+  virtio_.push_back({std::move(device), std::move(transport), std::move(tag)});
   return {};
 }
 

@@ -30,6 +30,7 @@
 #include "devices/virtio/vsock.h"
 #include "vmm/base/event_loop.h"
 #include "vmm/base/result.h"
+#include "vmm/base/sections.h"
 #include "vmm/machine.h"
 
 namespace devices {
@@ -73,10 +74,38 @@ class Platform {
   virtio::BalloonStatistics balloon_statistics();
   std::vector<DeviceStatistics> statistics();
 
+  // --- snapshots (platform_state.cc) ---
+  // The device barrier. After freeze() every device is between two requests: what the rings say,
+  // the list of requests in flight, the dirty marks and the interrupts agree, and nothing of it
+  // changes until thaw(). Transfers of the host's kernel that are on their way go on; only the
+  // memory that reads in flight write to may change.
+  //
+  // Before the vCPUs are stopped, hold() keeps device threads from beginning anything new, so that
+  // no pause has to wait for one; freeze() does it where that was not done. The vCPUs must be out
+  // of the guest before freeze(): one that waits for a frozen device never stops.
+  //
+  // Order, against deadlock: event loops as they were made, then transports in PCI order. No device
+  // holds a lock of another one, and none of these while it takes a loop's. All of this is called
+  // by one thread.
+  void hold();
+  void freeze();
+  void thaw();
+
+  // Between freeze() and thaw(): one section for each device, after one that lists them. Allocates
+  // nothing where `to` has room. Input and output that lie on the host's side of a device stay
+  // with this machine.
+  void save(base::SectionWriter& to);
+  // Between freeze() and thaw(), on a platform just made, once KVM's own state is restored: lines
+  // are set and messages routed. Guest memory is not touched. thaw() lets the devices run: it
+  // repeats every kick and interrupt that may have been on its way. The devices must be those
+  // of the snapshot; an error names the difference, and the platform is then to be destroyed.
+  base::Result<void> restore(base::SectionReader& from);
+
  private:
   struct VirtioSlot {
     std::unique_ptr<virtio::Device> device;
     std::unique_ptr<virtio::PciTransport> transport;
+    std::string tag;  // of its section in a snapshot
   };
 
   explicit Platform(vmm::Machine& machine);
@@ -86,6 +115,10 @@ class Platform {
   base::Result<void> add_others(PlatformConfig& config, base::EventLoop& loop);
   base::Result<base::EventLoop*> add_loop(std::string name);
   base::Result<void> add_virtio(std::unique_ptr<virtio::Device> device, base::EventLoop& loop);
+  base::Result<void> check_devices(base::SectionReader& from) const;
+  base::Result<void> restore_legacy(base::SectionReader& from);
+  base::Result<void> restore_virtio(base::SectionReader& from);
+  void route_interrupts();
 
   vmm::Machine& machine_;
   Serial serial_;
@@ -104,6 +137,10 @@ class Platform {
   virtio::Balloon* balloon_ = nullptr;
   const virtio::Rng* rng_ = nullptr;
   const virtio::Console* console_ = nullptr;
+
+  bool held_ = false;
+  bool frozen_ = false;
+  bool wake_at_thaw_ = false;  // it was restored
 };
 
 }  // namespace devices

@@ -142,4 +142,17 @@ base::Result<void> Rtc::restore(const State& state) {
   return {};
 }
 
+void Rtc::save(base::Encoder& to) const {
+  State state = save();
+  to.u8(state.index);
+  to.bytes(std::as_bytes(std::span(state.cmos)));
+}
+
+base::Result<void> Rtc::restore(base::Decoder& from) {
+  State state;
+  state.index = from.u8();
+  state.cmos = from.structure<decltype(state.cmos)>();
+  return restore(state);
+}
+
 }  // namespace devices

@@ -9,6 +9,7 @@
 #include <functional>
 #include <mutex>
 
+#include "vmm/base/codec.h"
 #include "vmm/base/result.h"
 #include "vmm/bus.h"
 
@@ -34,6 +35,9 @@ class Rtc : public vmm::BusDevice {
 
   State save() const;
   base::Result<void> restore(const State& state);
+  // The same as bytes.
+  void save(base::Encoder& to) const;
+  base::Result<void> restore(base::Decoder& from);
 
  private:
   static uint64_t host_time_ns();

@@ -284,4 +284,35 @@ base::Result<void> Serial::restore(const State& state) {
   return {};
 }
 
+void Serial::save(base::Encoder& to) const {
+  State state = save();
+  to.u8(state.interrupt_enable);
+  to.u8(state.fifo_control);
+  to.u8(state.line_control);
+  to.u8(state.modem_control);
+  to.u8(state.line_errors);
+  to.u8(state.modem_deltas);
+  to.u8(state.scratch);
+  to.u8(state.thr_empty_pending);
+  to.u16(state.divisor);
+  to.u8(state.rx_count);
+  to.bytes(std::as_bytes(std::span(state.rx)));
+}
+
+base::Result<void> Serial::restore(base::Decoder& from) {
+  State state;
+  state.interrupt_enable = from.u8();
+  state.fifo_control = from.u8();
+  state.line_control = from.u8();
+  state.modem_control = from.u8();
+  state.line_errors = from.u8();
+  state.modem_deltas = from.u8();
+  state.scratch = from.u8();
+  state.thr_empty_pending = from.u8();
+  state.divisor = from.u16();
+  state.rx_count = from.u8();
+  state.rx = from.structure<decltype(state.rx)>();
+  return restore(state);
+}
+
 }  // namespace devices

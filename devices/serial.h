@@ -19,6 +19,7 @@
 #include <mutex>
 #include <vector>
 
+#include "vmm/base/codec.h"
 #include "vmm/base/result.h"
 #include "vmm/bus.h"
 #include "vmm/interrupts.h"
@@ -67,6 +68,9 @@ class Serial : public vmm::BusDevice {
 
   State save() const;
   base::Result<void> restore(const State& state);
+  // The same as bytes.
+  void save(base::Encoder& to) const;
+  base::Result<void> restore(base::Decoder& from);
 
  private:
   uint8_t read_register(uint64_t offset);

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 
 #include "vmm/base/fd.h"
 #include "vmm/base/result.h"
@@ -34,11 +35,19 @@ class MsiVector {
   virtual void signal() = 0;
 };
 
+struct MsiRoute {
+  MsiVector* vector = nullptr;
+  MsiMessage message;
+};
+
 class InterruptController {
  public:
   virtual ~InterruptController() = default;
   virtual std::unique_ptr<InterruptLine> line(uint32_t gsi) = 0;
   virtual base::Result<std::unique_ptr<MsiVector>> create_msi_vector() = 0;
+  // set_message() for vectors of this controller, at the price of one; where one message is refused
+  // none of them is set.
+  virtual base::Result<void> set_messages(std::span<const MsiRoute> routes) = 0;
 };
 
 // ioeventfd: a guest write of any length to `address` signals the event without an exit to us.

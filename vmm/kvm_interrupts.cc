@@ -33,12 +33,17 @@ class KvmInterrupts::Vector : public MsiVector {
   }
 
   Result<void> set_message(const MsiMessage& message) override {
-    TRY(owner_.route(gsi_, message));
+    MsiRoute route{this, message};
+    TRY(owner_.set_routes({&route, 1}));
+    return attach();
+  }
+  Result<void> attach() {
     if (!attached_) TRY(owner_.vm_.set_irqfd(event_, gsi_, true));
     attached_ = true;
     return {};
   }
   void signal() override { event_.signal(); }
+  uint32_t gsi() const { return gsi_; }
 
  private:
   KvmInterrupts& owner_;
@@ -61,10 +66,19 @@ Result<std::unique_ptr<MsiVector>> KvmInterrupts::create_msi_vector() {
   return std::make_unique<Vector>(*this, gsi, std::move(event));
 }
 
-Result<void> KvmInterrupts::route(uint32_t gsi, const MsiMessage& message) {
+Result<void> KvmInterrupts::set_messages(std::span<const MsiRoute> routes) {
+  if (routes.empty()) return {};
+  TRY(set_routes(routes));
+  for (const MsiRoute& route : routes) TRY(static_cast<Vector*>(route.vector)->attach());
+  return {};
+}
+
+Result<void> KvmInterrupts::set_routes(std::span<const MsiRoute> routes) {
   std::lock_guard lock(mutex_);
   std::map<uint32_t, MsiMessage> messages = messages_;
-  messages[gsi] = message;
+  for (const MsiRoute& route : routes) {
+    messages[static_cast<const Vector*>(route.vector)->gsi()] = route.message;
+  }
   std::vector<kvm_irq_routing_entry> entries;
   auto add_pin = [&](uint32_t pin, uint32_t chip, uint32_t chip_pin) {
     kvm_irq_routing_entry entry{};

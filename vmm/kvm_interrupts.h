@@ -17,14 +17,15 @@ class KvmInterrupts : public InterruptController, public Doorbells {
 
   std::unique_ptr<InterruptLine> line(uint32_t gsi) override;
   base::Result<std::unique_ptr<MsiVector>> create_msi_vector() override;
+  base::Result<void> set_messages(std::span<const MsiRoute> routes) override;
   base::Result<void> attach_doorbell(Gpa address, const base::EventFd& event) override;
   void detach_doorbell(Gpa address, const base::EventFd& event) override;
 
  private:
   class Line;
   class Vector;
-  // Routes `gsi` to `message`: the whole table goes to the kernel.
-  base::Result<void> route(uint32_t gsi, const MsiMessage& message);
+  // Takes over these routes: the whole table goes to the kernel in one call.
+  base::Result<void> set_routes(std::span<const MsiRoute> routes);
 
   const KvmVm& vm_;
   std::mutex mutex_;

@@ -1,7 +1,10 @@
 #include "devices/pci/config_space.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cassert>
+#include <cstring>
 
 #include "vmm/base/endian.h"
 
@@ -66,6 +69,21 @@ void ConfigSpace::write(uint32_t offset, std::span<const uint8_t> data) {
     uint8_t& byte = bytes_[offset + i];
     byte = static_cast<uint8_t>((byte & ~mask) | (data[i] & mask));
   }
+}
+
+base::Result<void> ConfigSpace::restore(base::Decoder& from) {
+  auto saved = from.bytes(bytes_.size());
+  if (saved.empty()) return base::fail("configuration space is too short");
+  for (size_t i = 0; i < bytes_.size(); ++i) {
+    auto byte = std::to_integer<uint8_t>(saved[i]);
+    if ((byte ^ bytes_[i]) & ~writable_[i]) {
+      return base::fail(
+          fmt::format("configuration space has {:#x} at {:#x}, where this device always has {:#x}",
+                      byte, i, bytes_[i]));
+    }
+  }
+  std::memcpy(bytes_.data(), saved.data(), bytes_.size());
+  return {};
 }
 
 uint16_t ConfigSpace::get16(uint32_t offset) const {

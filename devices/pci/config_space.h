@@ -8,6 +8,9 @@
 #include <cstdint>
 #include <span>
 
+#include "vmm/base/codec.h"
+#include "vmm/base/result.h"
+
 namespace pci {
 
 // Register offsets of a type 0 header.
@@ -41,6 +44,11 @@ class ConfigSpace {
   void write(uint32_t offset, std::span<const uint8_t> data);
 
   uint16_t get16(uint32_t offset) const;
+
+  // All 256 bytes. A restore takes those of the same function only: what the guest cannot write
+  // must be what it is here.
+  void save(base::Encoder& to) const { to.bytes(std::as_bytes(std::span(bytes_))); }
+  base::Result<void> restore(base::Decoder& from);
 
  private:
   std::array<uint8_t, 256> bytes_{};

@@ -1,5 +1,7 @@
 #include "devices/pci/msix.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cassert>
 #include <cstring>
@@ -35,10 +37,14 @@ void Msix::add_capability(ConfigSpace& config, uint32_t table_offset, uint32_t p
 }
 
 void Msix::config_written(const ConfigSpace& config) {
+  take_control(config);
+  for (Entry& entry : entries_) flush(entry);
+}
+
+void Msix::take_control(const ConfigSpace& config) {
   uint16_t control = config.get16(capability_ + 2u);
   enabled_ = control & kControlEnable;
   masked_ = control & kControlMask;
-  for (Entry& entry : entries_) flush(entry);
 }
 
 void Msix::read_table(uint32_t offset, std::span<uint8_t> data) const {
@@ -88,14 +94,50 @@ bool Msix::deliverable(const Entry& entry) const {
 
 void Msix::flush(Entry& entry) {
   if (!entry.pending || !deliverable(entry)) return;
-  vmm::MsiMessage message{uint64_t{entry.words[1]} << 32 | entry.words[0], entry.words[2]};
-  if (message != entry.routed) {
+  vmm::MsiMessage wanted = message(entry);
+  if (wanted != entry.routed) {
     // A message that KVM refuses stays pending: the guest wrote nonsense and gets no interrupt.
-    if (!entry.vector->set_message(message)) return;
-    entry.routed = message;
+    if (!entry.vector->set_message(wanted)) return;
+    entry.routed = wanted;
   }
   entry.pending = false;
   entry.vector->signal();
+}
+
+vmm::MsiMessage Msix::message(const Entry& entry) {
+  return {uint64_t{entry.words[1]} << 32 | entry.words[0], entry.words[2]};
+}
+
+void Msix::save(base::Encoder& to) const {
+  to.u16(count());
+  for (const Entry& entry : entries_) {
+    for (uint32_t word : entry.words) to.u32(word);
+    to.boolean(entry.pending);
+  }
+}
+
+base::Result<void> Msix::restore(base::Decoder& from, const ConfigSpace& config) {
+  if (uint16_t saved = from.u16(); saved != count()) {
+    return base::fail(fmt::format("MSI-X table of {} vectors, this device has {}", saved, count()));
+  }
+  for (Entry& entry : entries_) {
+    for (uint32_t& word : entry.words) word = from.u32();
+    entry.pending = from.boolean();
+  }
+  take_control(config);
+  return {};
+}
+
+void Msix::append_routes(std::vector<vmm::MsiRoute>& routes) const {
+  for (const Entry& entry : entries_) {
+    if (deliverable(entry)) routes.push_back({entry.vector.get(), message(entry)});
+  }
+}
+
+void Msix::routes_ready() {
+  for (Entry& entry : entries_) {
+    if (deliverable(entry)) entry.routed = message(entry);
+  }
 }
 
 }  // namespace pci

@@ -42,6 +42,16 @@ class Msix {
   // The device was reset: what was pending no longer stands for anything (PCI 3.0, 6.8.3).
   void clear_pending();
 
+  // Table and pending bits; enable and function mask are in configuration space, which is restored
+  // first. restore() sends nothing: signals begin again with signal(), after routes_ready() or
+  // without it.
+  void save(base::Encoder& to) const;
+  base::Result<void> restore(base::Decoder& from, const ConfigSpace& config);
+  // After a restore all vectors of a machine are routed in one call: appends those of this table
+  // that are not masked.
+  void append_routes(std::vector<vmm::MsiRoute>& routes) const;
+  void routes_ready();
+
  private:
   struct Entry {
     uint32_t words[4] = {0, 0, 0, kMasked};  // address low, address high, data, control
@@ -52,6 +62,8 @@ class Msix {
   static constexpr uint32_t kMasked = 1;
 
   bool deliverable(const Entry& entry) const;
+  static vmm::MsiMessage message(const Entry& entry);
+  void take_control(const ConfigSpace& config);
   // Sends what waited for the entry to be unmasked.
   void flush(Entry& entry);
 

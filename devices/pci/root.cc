@@ -30,6 +30,16 @@ void Root::HostBridge::config_write(uint32_t offset, std::span<const uint8_t> da
   config_.write(offset, data);
 }
 
+void Root::HostBridge::save(base::Encoder& to) {
+  std::lock_guard lock(mutex_);
+  config_.save(to);
+}
+
+Result<void> Root::HostBridge::restore(base::Decoder& from) {
+  std::lock_guard lock(mutex_);
+  return config_.restore(from);
+}
+
 Root::Root() : next_memory_(layout::kPciWindow.value) { functions_[0] = &bridge_; }
 
 Result<void> Root::attach(vmm::Bus& pio, vmm::Bus& mmio) {
@@ -51,6 +61,16 @@ Result<vmm::Gpa> Root::allocate_memory(uint32_t size) {
   }
   next_memory_ = address + size;
   return vmm::Gpa{address};
+}
+
+void Root::save(base::Encoder& to) {
+  to.u32(ports_.address());
+  bridge_.save(to);
+}
+
+Result<void> Root::restore(base::Decoder& from) {
+  ports_.set_address(from.u32());
+  return bridge_.restore(from);
 }
 
 Function* Root::find(uint32_t devfn) const {
@@ -85,29 +105,31 @@ bool is_bus_zero(uint32_t address) {
 
 void Root::Ports::read(uint64_t offset, std::span<uint8_t> data) {
   std::ranges::fill(data, uint8_t{0xFF});
-  uint32_t address;
-  {
-    std::lock_guard lock(mutex_);
-    address = address_;
-  }
+  uint32_t selected = address();
   if (offset == 0 && data.size() == 4) {
-    base::store_le(data, 0, address);
-  } else if (offset >= 4 && data.size() <= 4 && is_bus_zero(address)) {
-    auto at = static_cast<uint32_t>((address & 0xFC) + (offset - 4));
-    root_.config_read(address >> 8 & 0xFF, at, data);
+    base::store_le(data, 0, selected);
+  } else if (offset >= 4 && data.size() <= 4 && is_bus_zero(selected)) {
+    auto at = static_cast<uint32_t>((selected & 0xFC) + (offset - 4));
+    root_.config_read(selected >> 8 & 0xFF, at, data);
   }
 }
 
+uint32_t Root::Ports::address() {
+  std::lock_guard lock(mutex_);
+  return address_;
+}
+
+void Root::Ports::set_address(uint32_t address) {
+  std::lock_guard lock(mutex_);
+  address_ = address;
+}
+
 void Root::Ports::write(uint64_t offset, std::span<const uint8_t> data) {
-  uint32_t address;
-  {
-    std::lock_guard lock(mutex_);
-    if (offset == 0 && data.size() == 4) address_ = base::load_le<uint32_t>(data);
-    address = address_;
-  }
-  if (offset < 4 || data.size() > 4 || !is_bus_zero(address)) return;
-  auto at = static_cast<uint32_t>((address & 0xFC) + (offset - 4));
-  root_.config_write(address >> 8 & 0xFF, at, data);
+  if (offset == 0 && data.size() == 4) set_address(base::load_le<uint32_t>(data));
+  uint32_t selected = address();
+  if (offset < 4 || data.size() > 4 || !is_bus_zero(selected)) return;
+  auto at = static_cast<uint32_t>((selected & 0xFC) + (offset - 4));
+  root_.config_write(selected >> 8 & 0xFF, at, data);
 }
 
 // ECAM offset (PCIe 7.2.2): devfn << 12 | register.

@@ -31,12 +31,18 @@ class Root {
   // Takes `size` bytes (a power of two) of the 32-bit memory window, aligned to their size.
   base::Result<vmm::Gpa> allocate_memory(uint32_t size);
 
+  // The host bridge and the address port; the other functions save themselves.
+  void save(base::Encoder& to);
+  base::Result<void> restore(base::Decoder& from);
+
  private:
   class HostBridge : public Function {
    public:
     HostBridge();
     void config_read(uint32_t offset, std::span<uint8_t> data) override;
     void config_write(uint32_t offset, std::span<const uint8_t> data) override;
+    void save(base::Encoder& to);
+    base::Result<void> restore(base::Decoder& from);
 
    private:
     std::mutex mutex_;
@@ -48,6 +54,8 @@ class Root {
     explicit Ports(Root& root) : root_(root) {}
     void read(uint64_t offset, std::span<uint8_t> data) override;
     void write(uint64_t offset, std::span<const uint8_t> data) override;
+    uint32_t address();
+    void set_address(uint32_t address);
 
    private:
     Root& root_;

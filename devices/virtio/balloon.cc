@@ -21,8 +21,6 @@ constexpr uint64_t kPageReporting = 1 << 5;
 constexpr uint32_t kConfigTarget = 0;
 constexpr uint32_t kConfigActual = 4;
 
-constexpr uint16_t kStatisticsQueue = 2;
-
 struct [[gnu::packed]] Statistic {  // virtio 1.2, 5.5.6.3
   uint16_t tag;
   uint64_t value;

@@ -66,9 +66,14 @@ class Balloon : public Device {
   base::Result<void> activate(Transport& transport, uint64_t features) override;
   base::Result<void> process(uint16_t queue) override;
   bool reset() override;
+  void save(base::Encoder& to) const override;
+  base::Result<void> restore(base::Decoder& from) override;
+  void list_in_flight(uint16_t queue, std::vector<uint16_t>& heads) const override;
+  base::Result<void> resume(uint16_t queue, std::span<const uint16_t> heads) override;
 
  private:
   static constexpr uint64_t kPagesPerMib = 256;
+  static constexpr uint16_t kStatisticsQueue = 2;
   enum class Role { kInflate, kDeflate, kStatistics, kReport };
 
   Balloon(std::string name, const BalloonOptions& options, base::EventFd again, base::EventFd asked)

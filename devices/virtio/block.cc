@@ -140,15 +140,20 @@ Result<void> Block::take_requests() {
       continue;
     }
     ++taken;
-    auto& request = requests_.at(next_chain_.head);
-    if (!request) request = std::make_unique<Request>();
-    if (request->busy) return fail(fmt::format("descriptor {} is in use", next_chain_.head));
-    std::swap(request->chain, next_chain_);
-    TRY(start(*request));
+    TRY(start_next());
   }
   more_waiting_ = true;
   ring_->event().signal();
   return {};
+}
+
+// Of next_chain_.
+Result<void> Block::start_next() {
+  auto& request = requests_.at(next_chain_.head);
+  if (!request) request = std::make_unique<Request>();
+  if (request->busy) return fail(fmt::format("descriptor {} is in use", next_chain_.head));
+  std::swap(request->chain, next_chain_);
+  return start(*request);
 }
 
 Result<void> Block::start(Request& request) {

@@ -48,6 +48,10 @@ class Block final : public Device {
   base::Result<void> activate(Transport& transport, uint64_t features) override;
   base::Result<void> process(uint16_t queue) override;
   bool reset() override;
+  void save(base::Encoder& to) const override;
+  base::Result<void> restore(base::Decoder& from) override;
+  void list_in_flight(uint16_t queue, std::vector<uint16_t>& heads) const override;
+  base::Result<void> resume(uint16_t queue, std::span<const uint16_t> heads) override;
 
   const Counters& counters() const { return counters_; }
   const BlockFile& file() const { return file_; }
@@ -78,6 +82,7 @@ class Block final : public Device {
         std::unique_ptr<base::IoUring> ring);
 
   base::Result<void> take_requests();
+  base::Result<void> start_next();
   base::Result<void> start(Request& request);
   base::Result<void> begin_transfer(Request& request);
   base::Result<void> give_id(Request& request);

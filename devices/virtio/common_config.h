@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "devices/virtio/virtqueue.h"
+#include "vmm/base/codec.h"
+#include "vmm/base/result.h"
 
 namespace virtio {
 
@@ -52,11 +54,18 @@ class CommonConfig {
   const std::vector<Queue>& queues() const { return queues_; }
   QueueLayout queue_layout(uint16_t index) const;
 
+  // Everything the driver wrote. A restore refuses features this device does not offer, and what no
+  // driver could have brought about.
+  void save(base::Encoder& to) const;
+  base::Result<void> restore(base::Decoder& from);
+
  private:
   uint64_t field(uint32_t offset) const;
   void set_field(uint32_t offset, uint32_t width, uint64_t value);
   Action set_status(uint8_t value);
   uint16_t checked_vector(uint64_t value) const;
+  base::Result<void> restore_queue(base::Decoder& from, Queue& queue) const;
+  base::Result<void> check_status() const;
   Queue* selected();
   const Queue* selected() const;
 

@@ -44,9 +44,7 @@ Result<void> Console::activate(Transport& transport, uint64_t) {
     again_.consume();
     return process(kTransmitQueue);
   }));
-  if (!transport.has_queue(kReceiveQueue)) return {};
-  TRY(transport.queue(kReceiveQueue).disable_kicks());
-  return watch_input(true);
+  return transport.has_queue(kReceiveQueue) ? watch_input(true) : Result<void>();
 }
 
 bool Console::reset() {
@@ -58,6 +56,16 @@ bool Console::reset() {
   written_ = 0;
   transport_ = nullptr;
   return true;
+}
+
+// Input that was read is with the driver. Of output, a request may be out in part: the rest is
+// written after a restore, nothing twice.
+void Console::save(base::Encoder& to) const { to.u64(written_); }
+
+Result<void> Console::restore(base::Decoder& from) {
+  written_ = from.u64();
+  if (written_ <= UINT32_MAX) return {};
+  return fail(fmt::format("{} bytes written of a request", written_));
 }
 
 Result<void> Console::process(uint16_t queue) {

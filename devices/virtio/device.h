@@ -6,10 +6,12 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
 #include "devices/virtio/virtqueue.h"
+#include "vmm/base/codec.h"
 #include "vmm/base/result.h"
 #include "vmm/guest_memory.h"
 
@@ -70,8 +72,9 @@ class Device {
   virtual void read_config(uint32_t offset, std::span<uint8_t> data) const = 0;
   virtual void write_config(uint32_t /*offset*/, std::span<const uint8_t> /*data*/) {}
 
-  // DRIVER_OK: the device may use its queues from now on. `features` are those both sides took.
-  // Called on a vCPU's thread: it must not wait.
+  // DRIVER_OK, or a restored machine whose driver had come that far: the device may use its queues
+  // from now on. `features` are those both sides took. Called on a vCPU's thread, and while the
+  // memory of a restored guest is not there yet: it must not wait and leaves guest memory alone.
   virtual base::Result<void> activate(Transport& transport, uint64_t features) = 0;
   // The driver kicked `queue`, which exists. Called on the device's event loop.
   virtual base::Result<void> process(uint16_t queue) = 0;
@@ -79,7 +82,24 @@ class Device {
   // returns false and calls reset_complete() after the last one. Called after activate(), also
   // after one that failed.
   virtual bool reset() = 0;
+
+  // What of the device the driver can tell, beside registers and queues, which the transport saves.
+  // Nothing is drained for it; what lies between host and device stays with this machine.
+  virtual void save(base::Encoder& to) const = 0;
+  // On a new device, before activate(). The bytes are hostile; the error is a sentence.
+  virtual base::Result<void> restore(base::Decoder& from) = 0;
+  // Appends the heads of the chains of `queue` that were popped and not given back. Most devices
+  // hold none between two calls.
+  virtual void list_in_flight(uint16_t /*queue*/, std::vector<uint16_t>& /*heads*/) const {}
+  // After a restore and activate(), on the event loop before the first process(): the chains of
+  // `queue` that were in flight, by different heads, each below the queue's size.
+  virtual base::Result<void> resume(uint16_t queue, std::span<const uint16_t> heads);
 };
+
+inline base::Result<void> Device::resume(uint16_t queue, std::span<const uint16_t> /*heads*/) {
+  return base::fail("requests in flight on queue " + std::to_string(queue) +
+                    ", which this device answers at once");
+}
 
 // Helper of read_config(): the part of `config` that [offset, offset + data.size()) covers.
 inline void read_config_bytes(std::span<const uint8_t> config, uint32_t offset,

@@ -55,7 +55,6 @@ Result<void> Net::activate(Transport& transport, uint64_t features) {
   features_ = features;
   TRY(backend_->use_offloads(features & backend_->offloads()));
   want_frames_ = transport.has_queue(kReceiveQueue);
-  if (want_frames_) TRY(transport.queue(kReceiveQueue).disable_kicks());
   if (!link_up_) return {};
   watched_ = want_frames_ ? EPOLLIN : 0u;
   TRY(transport.watch(backend_->fd(), watched_,

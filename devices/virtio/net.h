@@ -61,6 +61,8 @@ class Net : public Device {
   base::Result<void> activate(Transport& transport, uint64_t features) override;
   base::Result<void> process(uint16_t queue) override;
   bool reset() override;
+  void save(base::Encoder& to) const override;
+  base::Result<void> restore(base::Decoder& from) override;
 
   const Counters& counters() const { return counters_; }
 

@@ -36,9 +36,6 @@ constexpr uint8_t kCapPciWindow = 5;
 // Inside the PCI window capability: bar at 4, offset at 8, length at 12, data at 16.
 constexpr uint32_t kWindowData = 16;
 
-constexpr uint8_t kIsrQueue = 1;
-constexpr uint8_t kIsrConfig = 2;
-
 // PCI class codes, so that `lspci` in the guest says what it sees.
 uint32_t class_code(DeviceType type) {
   switch (type) {
@@ -83,7 +80,11 @@ PciTransport::PciTransport(Environment environment, Device& device, pci::Msix ms
       config_(identity(device.type())),
       msix_(std::move(msix)),
       registers_(device.features() | kTransportFeatures, msix_.count(), device.queue_sizes()),
-      queues_(device.queue_sizes().size()) {}
+      queues_(device.queue_sizes().size()),
+      positions_(queues_.size()),
+      unresumed_(queues_.size()) {
+  heads_.reserve(kMaxQueueSize);
+}
 
 PciTransport::~PciTransport() {
   for (auto& [fd, watch] : watches_) env_.loop.unwatch(fd);
@@ -285,7 +286,8 @@ void PciTransport::activate() {
 Result<void> PciTransport::try_activate() {
   for (uint16_t i = 0, count = static_cast<uint16_t>(queues_.size()); i < count; ++i) {
     if (!registers_.queues()[i].enabled) continue;
-    TRY_ASSIGN(queues_[i], Virtqueue::create(env_.memory, registers_.queue_layout(i)));
+    TRY_ASSIGN(queues_[i],
+               Virtqueue::create(env_.memory, registers_.queue_layout(i), positions_[i]));
   }
   activated_ = true;
   TRY(device_.activate(*this, registers_.driver_features()));
@@ -319,6 +321,8 @@ void PciTransport::reset_complete() {
 void PciTransport::finish_reset() {
   while (!watches_.empty()) unwatch(watches_.begin()->first);
   for (auto& queue : queues_) queue.reset();
+  for (auto& position : positions_) position = {};
+  for (auto& heads : unresumed_) heads.clear();
   registers_.reset();
   msix_.clear_pending();
   isr_ = 0;
@@ -330,10 +334,14 @@ void PciTransport::fail(const base::Error& error) {
   if (state_ != State::kActive) return;
   warn("stopped until the guest resets it: " + error.text());
   state_ = State::kStopped;
-  // Descriptors that stay readable must not keep the loop busy.
-  for (auto& [fd, watch] : watches_) env_.loop.unwatch(fd);
+  stop_watches();
   registers_.set_needs_reset();
   config_changed();
+}
+
+// Descriptors that stay readable must not keep the loop busy.
+void PciTransport::stop_watches() {
+  for (auto& [fd, watch] : watches_) env_.loop.unwatch(fd);
 }
 
 // --- what the device asks for ---
@@ -362,7 +370,15 @@ void PciTransport::on_kick(uint16_t queue) {
   kicks_[queue].consume();
   // This may be a kick of before a reset, after which the queue was not enabled again.
   if (state_ != State::kActive || !queues_[queue]) return;
-  if (auto processed = device_.process(queue); !processed) fail(processed.error());
+  if (auto processed = process(queue); !processed) fail(processed.error());
+}
+
+Result<void> PciTransport::process(uint16_t queue) {
+  if (!unresumed_[queue].empty()) {
+    auto heads = std::exchange(unresumed_[queue], {});
+    TRY(device_.resume(queue, heads));
+  }
+  return device_.process(queue);
 }
 
 Result<void> PciTransport::start_watch(int fd, const Watch& watch) {

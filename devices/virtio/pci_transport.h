@@ -52,6 +52,26 @@ class PciTransport : public Transport, public pci::Function, public vmm::BusDevi
     return task();
   }
 
+  // --- snapshots (pci_transport_state.cc) ---
+  // From freeze() to thaw(), which the same thread calls, nobody is inside the device: no register
+  // is accessed, nothing is popped, pushed or signalled. The functions below are called in between.
+  void freeze() { mutex_.lock(); }
+  void thaw() { mutex_.unlock(); }
+  virtio::DeviceType type() const { return device_.type(); }
+  // Transport, queues and device, as they are: nothing is drained. Allocates nothing.
+  void save(base::Encoder& to);
+  // On a new transport, in two steps because a guest may have exchanged the places of BARs: every
+  // transport's restore(), then every one's restart(), which touches no guest memory. After an
+  // error the transport is good for nothing but its destructor.
+  base::Result<void> restore(base::Decoder& from);
+  base::Result<void> restart();
+  // Between restart() and wake(): see pci::Msix.
+  void append_routes(std::vector<vmm::MsiRoute>& routes) const { msix_.append_routes(routes); }
+  void routes_ready() { msix_.routes_ready(); }
+  // Last step: whatever kick or interrupt was on its way when the machine was saved happens again.
+  // Every queue is looked at, with its requests in flight first, and every vector raised once.
+  void wake();
+
   // pci::Function
   void config_read(uint32_t offset, std::span<uint8_t> data) override;
   void config_write(uint32_t offset, std::span<const uint8_t> data) override;
@@ -73,6 +93,8 @@ class PciTransport : public Transport, public pci::Function, public vmm::BusDevi
  private:
   // kStopped: the driver broke the rules, only a reset helps. kResetting: requests are in flight.
   enum class State { kIdle, kActive, kStopped, kResetting };
+  static constexpr uint8_t kIsrQueue = 1;  // bits of the ISR status (virtio 1.2, 4.1.4.5)
+  static constexpr uint8_t kIsrConfig = 2;
   struct Watch {
     uint64_t id;
     uint32_t events;
@@ -104,7 +126,11 @@ class PciTransport : public Transport, public pci::Function, public vmm::BusDevi
   base::Result<void> try_activate();
   void begin_reset();
   void finish_reset();
+  void stop_watches();
+  void save_queue(uint16_t index, base::Encoder& to);
+  base::Result<void> restore_queue(uint16_t index, base::Decoder& from);
   void on_kick(uint16_t queue);
+  base::Result<void> process(uint16_t queue);
   void on_watch(int fd, uint64_t id, uint32_t events);
   base::Result<void> start_watch(int fd, const Watch& watch);
 
@@ -124,6 +150,12 @@ class PciTransport : public Transport, public pci::Function, public vmm::BusDevi
   std::map<int, Watch> watches_;
   uint64_t next_watch_id_ = 0;
   std::optional<uint32_t> mapped_;  // address of BAR 0 on the bus
+
+  // Of a restored device. A queue's requests in flight wait here for its first kick.
+  bool map_at_restart_ = false;
+  std::vector<QueuePosition> positions_;
+  std::vector<std::vector<uint16_t>> unresumed_;
+  std::vector<uint16_t> heads_;  // of the queue being saved; kept for its capacity
 };
 
 }  // namespace virtio

@@ -31,6 +31,9 @@ class Rng : public Device {
   base::Result<void> activate(Transport& transport, uint64_t features) override;
   base::Result<void> process(uint16_t queue) override;
   bool reset() override;
+  // It has no state: a request is answered as soon as it is taken.
+  void save(base::Encoder& /*to*/) const override {}
+  base::Result<void> restore(base::Decoder& /*from*/) override { return {}; }
 
   // Bytes given to the guest so far. Any thread.
   uint64_t bytes() const { return bytes_.load(std::memory_order_relaxed); }

@@ -68,6 +68,12 @@ Result<bool> Virtqueue::pop(DescriptorChain& chain) {
   if (available == position_.next_avail) return false;
   TRY_ASSIGN(uint16_t head,
              memory_->load<uint16_t>(avail_ring(position_.next_avail % layout_.size)));
+  TRY(retake(head, chain));
+  ++position_.next_avail;
+  return true;
+}
+
+Result<void> Virtqueue::retake(uint16_t head, DescriptorChain& chain) const {
   chain.head = head;
   chain.readable.clear();
   chain.writable.clear();
@@ -75,12 +81,11 @@ Result<bool> Virtqueue::pop(DescriptorChain& chain) {
   if (chain.readable_bytes() + chain.writable_bytes() > UINT32_MAX) {
     return fail("descriptor chain is longer than 4 GiB");
   }
-  ++position_.next_avail;
-  return true;
+  return {};
 }
 
 Result<void> Virtqueue::walk(Gpa table, uint32_t table_size, uint16_t first, DescriptorChain& chain,
-                             bool inside_indirect) {
+                             bool inside_indirect) const {
   uint32_t index = first;
   // A chain longer than its table visits a descriptor twice: it is a loop.
   for (uint32_t step = 0;; ++step) {

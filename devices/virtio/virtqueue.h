@@ -52,11 +52,15 @@ struct QueuePosition {
 class Virtqueue {
  public:
   // Checks size, alignment and that all three parts lie in RAM.
+  // Reads nothing of them: a restored guest's memory may not be there yet.
   static base::Result<Virtqueue> create(vmm::GuestMemory& memory, const QueueLayout& layout,
                                         QueuePosition position = {});
 
   // Takes the next request off the avail ring; false where there is none.
   base::Result<bool> pop(DescriptorChain& chain);
+  // Reads the chain of a request again that was popped before a snapshot and never given back. All
+  // of it is checked anew: memory may be that of another guest.
+  base::Result<void> retake(uint16_t head, DescriptorChain& chain) const;
   // Puts the request popped last back, to be popped again.
   void unpop() { --position_.next_avail; }
 
@@ -95,7 +99,7 @@ class Virtqueue {
         interrupted_at_(position.next_used) {}
 
   base::Result<void> walk(vmm::Gpa table, uint32_t table_size, uint16_t first,
-                          DescriptorChain& chain, bool inside_indirect);
+                          DescriptorChain& chain, bool inside_indirect) const;
   base::Result<uint16_t> avail_index() const;
   base::Result<void> add_buffer(const Descriptor& descriptor, DescriptorChain& chain) const;
 

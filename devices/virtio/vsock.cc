@@ -64,13 +64,16 @@ Result<void> Vsock::activate(Transport& transport, uint64_t) {
       return base::fail(fmt::format("vsock driver without queue {}", queue));
     }
   }
-  TRY(transport.watch(again_.fd(), EPOLLIN, [this](uint32_t) {
-    again_.consume();
-    return transmit();
-  }));
+  TRY(transport.watch(again_.fd(), EPOLLIN, [this](uint32_t) { return go_on(); }));
+  if (transport_reset_pending_) again_.signal();
   // Clients that came before the driver wait in the listener's queue.
-  TRY(transport.watch(listener_.fd(), EPOLLIN, [this](uint32_t) { return accept(); }));
-  return put_event();
+  return transport.watch(listener_.fd(), EPOLLIN, [this](uint32_t) { return accept(); });
+}
+
+Result<void> Vsock::go_on() {
+  again_.consume();
+  TRY(put_event());
+  return transmit();
 }
 
 bool Vsock::reset() {
@@ -94,6 +97,19 @@ void Vsock::close_all() {
   by_ports_.clear();
   connections_.clear();
   handshakes_.clear();
+}
+
+// Connections end with the machine that has their sockets. The CID is not saved: a driver that is
+// told of the reset reads it again. Ports are not used twice, so that nothing of before is taken
+// for something new.
+void Vsock::save(base::Encoder& to) const { to.u32(next_host_port_); }
+
+Result<void> Vsock::restore(base::Decoder& from) {
+  next_host_port_ = from.u32();
+  if (next_host_port_ < kFirstHostPort || next_host_port_ > kLastHostPort) {
+    return base::fail(fmt::format("host port {} is none this device gives out", next_host_port_));
+  }
+  return send_transport_reset();
 }
 
 Result<void> Vsock::process(uint16_t queue) {

@@ -45,6 +45,8 @@ class Vsock : public Device {
   base::Result<void> activate(Transport& transport, uint64_t features) override;
   base::Result<void> process(uint16_t queue) override;
   bool reset() override;
+  void save(base::Encoder& to) const override;
+  base::Result<void> restore(base::Decoder& from) override;
 
   uint64_t guest_cid() const { return guest_cid_; }
   size_t connections() const { return connections_.size() + handshakes_.size(); }
@@ -58,6 +60,7 @@ class Vsock : public Device {
 
   Vsock(std::string name, uint64_t guest_cid, base::UnixListener listener, base::EventFd again);
 
+  base::Result<void> go_on();
   base::Result<void> transmit();
   base::Result<void> receive_packet(const DescriptorChain& chain);
   base::Result<void> connect_to_host(const VsockHeader& request);

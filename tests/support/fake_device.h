@@ -3,6 +3,7 @@
 
 #include <array>
 #include <functional>
+#include <map>
 #include <vector>
 
 #include "devices/virtio/device.h"
@@ -47,6 +48,23 @@ class FakeDevice : public virtio::Device {
     return on_reset();
   }
 
+  // State is a number; requests in flight are what the test says.
+  void save(base::Encoder& to) const override { to.u32(state); }
+  base::Result<void> restore(base::Decoder& from) override {
+    state = from.u32();
+    return state == 0xBAD ? base::fail("a bad state") : base::Result<void>{};
+  }
+  void list_in_flight(uint16_t queue, std::vector<uint16_t>& heads) const override {
+    auto found = in_flight.find(queue);
+    if (found != in_flight.end()) {
+      heads.insert(heads.end(), found->second.begin(), found->second.end());
+    }
+  }
+  base::Result<void> resume(uint16_t queue, std::span<const uint16_t> heads) override {
+    in_flight[queue].assign(heads.begin(), heads.end());
+    return {};
+  }
+
   base::Result<void> echo(uint16_t index) {
     virtio::Virtqueue& queue = transport->queue(index);
     for (;;) {
@@ -65,6 +83,8 @@ class FakeDevice : public virtio::Device {
   int resets = 0;
   std::array<int, 16> processed{};
   int processed_without_queue = 0;
+  uint32_t state = 0;
+  std::map<uint16_t, std::vector<uint16_t>> in_flight;
   std::function<base::Result<void>()> on_activate = [] { return base::Result<void>{}; };
   std::function<base::Result<void>(uint16_t)> on_process = [](uint16_t) {
     return base::Result<void>{};

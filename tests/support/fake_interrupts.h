@@ -31,6 +31,12 @@ class FakeInterrupts : public vmm::InterruptController, public vmm::Doorbells {
     vectors_.push_back(std::make_unique<VectorRecord>());
     return std::make_unique<Vector>(*this, *vectors_.back());
   }
+  base::Result<void> set_messages(std::span<const vmm::MsiRoute> routes) override {
+    if (refuse_messages) return base::fail("no route");
+    ++batches;
+    for (const vmm::MsiRoute& route : routes) TRY(route.vector->set_message(route.message));
+    return {};
+  }
   base::Result<void> attach_doorbell(vmm::Gpa address, const base::EventFd& event) override {
     if (refuse_doorbells) return base::fail("no doorbells here");
     if (!doorbells_.emplace(address.value, &event).second) return base::fail("doorbell exists");
@@ -60,6 +66,7 @@ class FakeInterrupts : public vmm::InterruptController, public vmm::Doorbells {
   bool refuse_messages = false;
   bool refuse_doorbells = false;
   size_t vectors_left = 4096;
+  unsigned batches = 0;  // calls of set_messages()
 
  private:
   class Vector : public vmm::MsiVector {

@@ -109,6 +109,25 @@ void EventLoop::run(std::function<void()> task) {
   done.get_future().wait();
 }
 
+void EventLoop::hold() {
+  ++holds_;
+  gate_.lock();
+}
+
+void EventLoop::release() {
+  gate_.unlock();
+  --holds_;
+  holds_.notify_all();
+}
+
+template <typename Call>
+void EventLoop::call(Call&& what) {
+  // A busy loop would take the lock back before whoever waits for it wakes up: it stands aside.
+  for (unsigned holds; (holds = holds_) != 0;) holds_.wait(holds);
+  std::lock_guard gate(gate_);
+  what();
+}
+
 void EventLoop::turn() {
   std::array<epoll_event, 32> events;
   int count = ::epoll_wait(epoll_.get(), events.data(), events.size(), -1);
@@ -122,7 +141,7 @@ void EventLoop::turn() {
       if (found == watches_.end() || found->second->id != events[i].data.u64 >> 32) continue;
       watch = found->second;
     }
-    watch->handler(events[i].events);
+    call([&] { watch->handler(events[i].events); });
   }
 }
 
@@ -134,7 +153,7 @@ void EventLoop::run_tasks() {
     // Who waits for a task is not left waiting: this is the last look.
     if (stopping_ && tasks.empty()) stopped_ = true;
   }
-  for (auto& task : tasks) task();
+  for (auto& task : tasks) call(task);
 }
 
 void EventLoop::loop() {

@@ -37,6 +37,12 @@ class EventLoop {
   Result<void> change(int fd, uint32_t events);
   void unwatch(int fd);
 
+  // Between hold() and release(), which the same thread calls (not the loop's own), no handler and
+  // no task runs: hold() waits for the one at hand, and no more come. Descriptors stay as they are
+  // and are looked at afterwards. A loop that waits is not woken.
+  void hold();
+  void release();
+
   // Runs `task` on the loop's thread, after the handlers of this turn. Once the loop has stopped
   // nothing runs any more.
   void post(std::function<void()> task);
@@ -56,6 +62,9 @@ class EventLoop {
   static uint64_t event_data(int fd, uint32_t id);
   // False where the loop has stopped.
   bool try_post(std::function<void()>& task);
+  // Runs a handler or task, not while the loop is held.
+  template <typename Call>
+  void call(Call&& what);
   void turn();
   void run_tasks();
   void loop();
@@ -69,6 +78,8 @@ class EventLoop {
   std::vector<std::function<void()>> tasks_;
   bool stopped_ = false;  // the thread takes no task any more
   std::atomic<bool> stopping_ = false;
+  std::mutex gate_;                  // locked while a handler or task runs, or the loop is held
+  std::atomic<unsigned> holds_ = 0;  // who wants to hold it goes before the next handler
   std::thread thread_;
   std::thread::id thread_id_;  // thread_'s own is not to be read while stop() joins it
 };
