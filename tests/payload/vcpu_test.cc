@@ -86,6 +86,7 @@ class VcpuTest : public ::testing::Test {
     control.join();
   }
   base::EventFd read_ = std::move(*base::EventFd::create());
+  std::atomic<bool> ending_ = false;
 };
 
 TEST_F(VcpuTest, APortReadIsInTheRegistersOnceParked) {
@@ -159,6 +160,42 @@ TEST_F(VcpuTest, PortsAndAddressesWithoutDeviceReadAllOnes) {
   pause_during_read();
   EXPECT_EQ(registers().rax, 0xFFFFFFFFu);
   EXPECT_EQ(registers().rcx, 0xFFFFFFFFu);
+}
+
+// The end of the threads takes the vCPUs away one by one, while the last one's device handler looks
+// at them all, again and again.
+TEST_F(VcpuTest, TheThreadsEndWhileAVcpuStopsTheMachine) {
+  for (int round = 0; round < 5; ++round) {
+    // mov eax, [kMmio]; the boot processor starts behind it, at hlt
+    boot({0xA1, 0x00, 0x00, 0x00, 0xC0}, 4);
+    kvm_regs regs = registers();
+    kvm_sregs sregs{};
+    kvm_mp_state runnable{KVM_MP_STATE_RUNNABLE};
+    ASSERT_TRUE(machine_->vcpus()[0]->kvm().control(KVM_GET_SREGS, &sregs, "KVM_GET_SREGS"));
+    const KvmVcpu& last = machine_->vcpus()[3]->kvm();
+    sregs.apic_base &= ~uint64_t{0x100};  // not the boot processor (MSR IA32_APIC_BASE, bit 8)
+    ASSERT_TRUE(last.control(KVM_SET_SREGS, &sregs, "KVM_SET_SREGS"));
+    ASSERT_TRUE(last.control(KVM_SET_REGS, &regs, "KVM_SET_REGS"));
+    ASSERT_TRUE(last.control(KVM_SET_MP_STATE, &runnable, "KVM_SET_MP_STATE"));
+    regs.rip += 5;
+    ASSERT_TRUE(machine_->vcpus()[0]->kvm().control(KVM_SET_REGS, &regs, "KVM_SET_REGS"));
+    device_.during_read = [&] {
+      read_.signal();
+      while (!ending_) std::this_thread::yield();
+      for (int i = 0; i < 5000; ++i) machine_->stop({StopReason::Kind::kRequested, 0, "device"});
+    };
+    machine_->run();
+    pollfd event{read_.fd(), POLLIN, 0};
+    bool reached = ::poll(&event, 1, 60'000) == 1;
+    ending_ = true;
+    ASSERT_TRUE(reached) << "the last vCPU does not read the device";
+    machine_->halt_threads();
+    EXPECT_EQ(machine_->cpus(), 0u);
+    ASSERT_TRUE(machine_->stop_reason());
+    EXPECT_EQ(machine_->stop_reason()->detail, "device");
+    read_.consume();
+    ending_ = false;
+  }
 }
 
 TEST_F(VcpuTest, AHaltedVcpuIsParkedAndResumed) {
