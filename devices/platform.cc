@@ -47,11 +47,11 @@ Result<void> Platform::attach_legacy() {
   return pci_.attach(pio, machine_.mmio());
 }
 
-Result<void> Platform::add_disks(const PlatformConfig& config) {
-  for (const virtio::Block::Options& options : config.disks) {
-    TRY_ASSIGN(auto disk, virtio::Block::create(options));
-    disks_.push_back(disk.get());
+Result<void> Platform::add_disks(PlatformConfig& config) {
+  for (virtio::Block::Options& options : config.disks) {
     TRY_ASSIGN(base::EventLoop * own, add_loop(options.id));
+    TRY_ASSIGN(auto disk, virtio::Block::create(std::move(options)));
+    disks_.push_back(disk.get());
     TRY(add_virtio(std::move(disk), *own));
   }
   return {};

@@ -110,7 +110,7 @@ class Platform {
 
   explicit Platform(vmm::Machine& machine);
   base::Result<void> attach_legacy();
-  base::Result<void> add_disks(const PlatformConfig& config);
+  base::Result<void> add_disks(PlatformConfig& config);
   base::Result<void> add_nets(const PlatformConfig& config, base::EventLoop& loop);
   base::Result<void> add_others(PlatformConfig& config, base::EventLoop& loop);
   base::Result<base::EventLoop*> add_loop(std::string name);

@@ -1,6 +1,5 @@
 #include "devices/virtio/block.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/epoll.h>
 
@@ -8,6 +7,7 @@
 #include <cerrno>
 
 #include "devices/virtio/chain_io.h"
+#include "devices/virtio/file_disk.h"
 
 namespace virtio {
 
@@ -53,42 +53,36 @@ static_assert(sizeof(Config) == 64 && offsetof(Config, max_discard_sectors) == 3
 
 constexpr uint8_t kPhysicalBlockExponent = 3;  // 4 KiB, what disks and host file systems work in
 constexpr uint32_t kSectorsInBlock = 1 << kPhysicalBlockExponent;
-constexpr uint64_t kZeroesBytes = 1 << 20;
 
 }  // namespace
 
-Result<std::unique_ptr<Block>> Block::create(const Options& options) {
+Result<std::unique_ptr<Block>> Block::create(Options options) {
+  if (options.disk) return create(std::move(options.disk), options.id, options.serial);
   TRY_ASSIGN(BlockFile file, BlockFile::open({options.path, options.read_only, options.access}));
-  return create(std::move(file), options.id, options.serial);
+  TRY_ASSIGN(auto disk, FileDisk::create(std::move(file)));
+  return create(std::move(disk), options.id, options.serial);
 }
 
-Result<std::unique_ptr<Block>> Block::create(BlockFile file, std::string id,
-                                             const std::string& serial) {
-  TRY_ASSIGN(auto ring, base::IoUring::create(kQueueSize));
-  TRY_ASSIGN(base::Mapping zeroes, base::Mapping::anonymous(kZeroesBytes));
-  return std::unique_ptr<Block>(
-      new Block(std::move(file), std::move(id), serial, std::move(zeroes), std::move(ring)));
+std::unique_ptr<Block> Block::create(std::unique_ptr<Disk> disk, std::string id,
+                                     const std::string& serial) {
+  return std::unique_ptr<Block>(new Block(std::move(disk), std::move(id), serial));
 }
 
-Block::Block(BlockFile file, std::string id, const std::string& serial, base::Mapping zeroes,
-             std::unique_ptr<base::IoUring> ring)
-    : id_(std::move(id)),
-      file_(std::move(file)),
-      zeroes_(std::move(zeroes)),
-      ring_(std::move(ring)) {
+Block::Block(std::unique_ptr<Disk> disk, std::string id, const std::string& serial)
+    : id_(std::move(id)), disk_(std::move(disk)) {
   const std::string& shown = serial.empty() ? id_ : serial;
   std::copy_n(shown.begin(), std::min(shown.size(), serial_.size()), serial_.begin());
 }
 
 uint64_t Block::features() const {
   uint64_t features = kSegMax | kBlkSize | kFlush | kTopology;
-  if (file_.read_only()) return features | kReadOnly;
-  return features | kWriteZeroes | (file_.can_punch() ? kDiscard : 0);
+  if (disk_->read_only()) return features | kReadOnly;
+  return features | kWriteZeroes | (disk_->can_discard() ? kDiscard : 0);
 }
 
 void Block::read_config(uint32_t offset, std::span<uint8_t> data) const {
   Config config{};
-  config.capacity = file_.size() / kSectorBytes;
+  config.capacity = disk_->size() / kSectorBytes;
   config.seg_max = kQueueSize - 2;  // header and status take a descriptor each
   config.blk_size = kSectorBytes;
   config.physical_block_exp = kPhysicalBlockExponent;
@@ -97,13 +91,13 @@ void Block::read_config(uint32_t offset, std::span<uint8_t> data) const {
   config.max_discard_sectors = config.max_write_zeroes_sectors = kMaxRangeSectors;
   config.max_discard_seg = config.max_write_zeroes_seg = kMaxBlockRanges;
   config.discard_sector_alignment = kSectorsInBlock;
-  config.write_zeroes_may_unmap = file_.can_punch();
+  config.write_zeroes_may_unmap = disk_->can_discard();
   read_config_bytes({reinterpret_cast<const uint8_t*>(&config), sizeof config}, offset, data);
 }
 
 Result<void> Block::activate(Transport& transport, uint64_t features) {
   transport_ = &transport;
-  TRY(transport.watch(ring_->event().fd(), EPOLLIN, [this](uint32_t) { return on_event(); }));
+  TRY(transport.watch(disk_->event_fd(), EPOLLIN, [this](uint32_t) { return on_event(); }));
   write_through_ = !(features & kFlush);
   requests_.resize(transport.has_queue(0) ? transport.queue(0).size() : 0);
   return {};
@@ -119,8 +113,9 @@ std::vector<uint16_t> Block::in_flight() const {
 
 Result<void> Block::process(uint16_t /*queue*/) {
   auto taken = take_requests();
+  if (taken) taken = finish_complete();
   // Also after an error: what was prepared before it must come to its end.
-  TRY(ring_->submit());
+  TRY(disk_->submit());
   TRY(taken);
   if (std::exchange(interrupt_, false)) TRY(transport_->interrupt(0));
   return {};
@@ -143,7 +138,7 @@ Result<void> Block::take_requests() {
     TRY(start_next());
   }
   more_waiting_ = true;
-  ring_->event().signal();
+  disk_->wake();
   return {};
 }
 
@@ -157,43 +152,44 @@ Result<void> Block::start_next() {
 }
 
 Result<void> Block::start(Request& request) {
-  BlockLimits limits{file_.size() / kSectorBytes, file_.read_only(), file_.can_punch(),
-                     !file_.read_only()};
+  BlockLimits limits{disk_->size() / kSectorBytes, disk_->read_only(), disk_->can_discard(),
+                     !disk_->read_only()};
   TRY_ASSIGN(BlockStatus status,
              parse_block_request(transport_->memory(), request.chain, limits, request.parsed));
   request.busy = true;
-  request.range = 0;
-  request.zeroed = 0;
   request.bytes_in = 0;
-  request.durable = true;
   if (status != BlockStatus::kOk) return finish(request, status);
+  vmm::GuestMemory& memory = transport_->memory();
+  uint64_t length = request.parsed.length;
+  request.durable = write_through_ && request.parsed.type != BlockRequest::Type::kRead;
+  request.offset = request.parsed.offset;
+  request.memory.clear();
+  request.ranges.clear();
   switch (request.parsed.type) {
     case BlockRequest::Type::kRead:
+      request.type = Disk::Request::Type::kRead;
+      TRY(append_iovecs(memory, request.chain.writable, 0, length, request.memory));
+      break;
     case BlockRequest::Type::kWrite:
-      TRY(begin_transfer(request));
+      request.type = Disk::Request::Type::kWrite;
+      TRY(append_iovecs(memory, request.chain.readable, kBlockHeaderBytes, length, request.memory));
       break;
     case BlockRequest::Type::kGetId:
       return give_id(request);
     case BlockRequest::Type::kFlush:
-      request.durable = false;
+      request.type = Disk::Request::Type::kFlush;
       break;
     case BlockRequest::Type::kDiscard:
+      request.type = Disk::Request::Type::kDiscard;
+      request.ranges.swap(request.parsed.ranges);
+      break;
     case BlockRequest::Type::kWriteZeroes:
-      request.durable = !write_through_;
+      request.type = Disk::Request::Type::kWriteZeroes;
+      request.ranges.swap(request.parsed.ranges);
       break;
   }
-  return advance(request);
-}
-
-Result<void> Block::begin_transfer(Request& request) {
-  const BlockRequest& parsed = request.parsed;
-  bool read = parsed.type == BlockRequest::Type::kRead;
-  request.durable = read || !write_through_;
-  return request.transfer.begin(
-      read ? BlockTransfer::Direction::kFromDisk : BlockTransfer::Direction::kToDisk,
-      transport_->memory(), read ? request.chain.writable : request.chain.readable,
-      read ? 0 : kBlockHeaderBytes, parsed.length, parsed.offset,
-      file_.direct() ? kSectorBytes : 1);
+  disk_->start(request);
+  return {};
 }
 
 Result<void> Block::give_id(Request& request) {
@@ -204,116 +200,31 @@ Result<void> Block::give_id(Request& request) {
   return finish(request, BlockStatus::kOk);
 }
 
-// Prepares the next operation of the request, or answers it where there is none.
-Result<void> Block::advance(Request& request) {
-  const BlockRequest& parsed = request.parsed;
-  switch (parsed.type) {
-    case BlockRequest::Type::kRead:
-    case BlockRequest::Type::kWrite:
-      if (request.transfer.remaining() > 0) return prepare_transfer(request);
-      break;
-    case BlockRequest::Type::kDiscard:
-    case BlockRequest::Type::kWriteZeroes:
-      if (request.range < parsed.ranges.size()) return prepare_range(request);
-      break;
-    case BlockRequest::Type::kFlush:
-    case BlockRequest::Type::kGetId:
-      break;
-  }
-  if (!request.durable) {
-    // Covers every write that was complete when the flush was taken, which is all a driver may
-    // count on (5.2.6.2): those in flight beside it make no difference.
-    request.step = Request::Step::kSync;
-    return ring_->prepare_fdatasync(request, file_.fd());
-  }
-  return finish(request, BlockStatus::kOk);
-}
-
-Result<void> Block::prepare_transfer(Request& request) {
-  request.step = Request::Step::kTransfer;
-  auto vectors = request.transfer.next();
-  uint64_t offset = request.transfer.offset();
-  if (request.parsed.type == BlockRequest::Type::kRead) {
-    return ring_->prepare_readv(request, file_.fd(), vectors, offset);
-  }
-  return ring_->prepare_writev(request, file_.fd(), vectors, offset);
-}
-
-// Gives space back, or zeroes it; by writing zeroes where the file can do neither. On a block
-// device fallocate(2) does what BLKDISCARD and BLKZEROOUT do, and io_uring knows it.
-Result<void> Block::prepare_range(Request& request) {
-  const BlockRange& range = request.parsed.ranges[request.range];
-  bool discard = request.parsed.type == BlockRequest::Type::kDiscard;
-  request.step = Request::Step::kAllocate;
-  if (discard || (range.unmap && punch_works_)) {
-    return ring_->prepare_fallocate(request, file_.fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                                    range.offset, range.length);
-  }
-  if (zero_range_works_) {
-    return ring_->prepare_fallocate(request, file_.fd(), FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
-                                    range.offset, range.length);
-  }
-  request.step = Request::Step::kZeroes;
-  request.zeroes = {zeroes_.data(), std::min(range.length - request.zeroed, zeroes_.size())};
-  return ring_->prepare_writev(request, file_.fd(), {&request.zeroes, 1},
-                               range.offset + request.zeroed);
-}
-
 Result<void> Block::on_event() {
-  ring_->event().consume();
-  while (auto* operation = ring_->next_completion()) {
-    if (!resetting_) TRY(complete(static_cast<Request&>(*operation)));
-  }
+  disk_->acknowledge();
   if (resetting_) {
-    TRY(ring_->submit());
-    if (ring_->in_flight() == 0) end_reset();
+    while (disk_->next_completion()) {
+    }
+    TRY(disk_->submit());
+    if (disk_->in_flight() == 0) end_reset();
     return {};
   }
   if (more_waiting_) return process(0);
-  TRY(ring_->submit());
+  auto finished = finish_complete();
+  TRY(disk_->submit());
+  TRY(finished);
   if (std::exchange(interrupt_, false)) TRY(transport_->interrupt(0));
   return {};
 }
 
-Result<void> Block::complete(Request& request) {
-  int result = request.result();
-  if (result == -EINTR || result == -EAGAIN) return advance(request);
-  if (result < 0) return fail_step(request, -result);
-  switch (request.step) {
-    case Request::Step::kTransfer:
-      if (result == 0) return finish(request, BlockStatus::kIoError);  // the file became shorter
-      request.transfer.completed(static_cast<uint64_t>(result));
-      break;
-    case Request::Step::kAllocate:
-      ++request.range;
-      break;
-    case Request::Step::kZeroes:
-      if (result == 0) return finish(request, BlockStatus::kIoError);
-      request.zeroed += static_cast<uint64_t>(result);
-      if (request.zeroed == request.parsed.ranges[request.range].length) {
-        ++request.range;
-        request.zeroed = 0;
-      }
-      break;
-    case Request::Step::kSync:
-      request.durable = true;
-      break;
+Result<void> Block::finish_complete() {
+  while (auto* complete = disk_->next_completion()) {
+    BlockStatus status = complete->error == 0            ? BlockStatus::kOk
+                         : complete->error == EOPNOTSUPP ? BlockStatus::kUnsupported
+                                                         : BlockStatus::kIoError;
+    TRY(finish(static_cast<Request&>(*complete), status));
   }
-  return advance(request);
-}
-
-Result<void> Block::fail_step(Request& request, int os_error) {
-  bool unsupported = os_error == EOPNOTSUPP && request.step == Request::Step::kAllocate;
-  if (!unsupported) return finish(request, BlockStatus::kIoError);
-  if (request.parsed.type == BlockRequest::Type::kDiscard) {
-    return finish(request, BlockStatus::kUnsupported);
-  }
-  if (request.parsed.ranges[request.range].unmap && punch_works_) {
-    punch_works_ = false;
-  } else {
-    zero_range_works_ = false;
-  }
-  return advance(request);
+  return {};
 }
 
 Result<void> Block::finish(Request& request, BlockStatus status) {
@@ -367,20 +278,19 @@ void Block::release(Request& request) {
   if (request.parsed.type == BlockRequest::Type::kRead) {
     mark_dirty(transport_->memory(), request.chain.writable, request.parsed.length);
   }
-  request.transfer.end();
   request.busy = false;
 }
 
 bool Block::reset() {
   more_waiting_ = false;
   interrupt_ = false;
-  if (ring_->in_flight() == 0) {
+  if (disk_->in_flight() == 0) {
     leave_transport();
     return true;
   }
   resetting_ = true;
-  // An error may have left completions behind that were announced already.
-  ring_->event().signal();
+  // Completions may have been left behind, after an error too, that were announced already.
+  disk_->wake();
   return false;
 }
 
@@ -395,7 +305,7 @@ void Block::leave_transport() {
   for (auto& request : requests_) {
     if (request && request->busy) release(*request);
   }
-  transport_->unwatch(ring_->event().fd());
+  transport_->unwatch(disk_->event_fd());
   transport_ = nullptr;
 }
 

@@ -1,6 +1,6 @@
-// The block device (virtio 1.2, section 5.2): one queue, requests carried out by io_uring straight
-// from and to guest memory, many in flight and completed in any order. A request in flight is known
-// by the head of its descriptor chain.
+// The block device (virtio 1.2, section 5.2): one queue; takes requests off it, has its disk carry
+// them out, many at a time, and answers them in any order. A request in flight is known by the head
+// of its descriptor chain.
 //
 // Owned by the machine, each with an event loop of its own; called as device.h says.
 #pragma once
@@ -13,10 +13,8 @@
 
 #include "devices/virtio/block_file.h"
 #include "devices/virtio/block_request.h"
-#include "devices/virtio/block_transfer.h"
 #include "devices/virtio/device.h"
-#include "vmm/base/io_uring.h"
-#include "vmm/base/mapping.h"
+#include "devices/virtio/disk.h"
 
 namespace virtio {
 
@@ -28,6 +26,8 @@ class Block final : public Device {
     bool read_only = false;
     std::string serial;  // the first 20 bytes are what the guest sees
     BlockFile::Access access = BlockFile::Access::kAutomatic;
+    // Where given, path, read_only and access say nothing.
+    std::unique_ptr<Disk> disk = nullptr;
   };
   // Since the device was made; may be read from any thread.
   struct Counters {
@@ -36,9 +36,9 @@ class Block final : public Device {
     std::atomic<uint64_t> errors = 0;                         // requests answered with any error
   };
 
-  static base::Result<std::unique_ptr<Block>> create(const Options& options);
-  static base::Result<std::unique_ptr<Block>> create(BlockFile file, std::string id,
-                                                     const std::string& serial);
+  static base::Result<std::unique_ptr<Block>> create(Options options);
+  static std::unique_ptr<Block> create(std::unique_ptr<Disk> disk, std::string id,
+                                       const std::string& serial);
 
   DeviceType type() const override { return DeviceType::kBlock; }
   std::string_view name() const override { return id_; }
@@ -54,7 +54,7 @@ class Block final : public Device {
   base::Result<void> resume(uint16_t queue, std::span<const uint16_t> heads) override;
 
   const Counters& counters() const { return counters_; }
-  const BlockFile& file() const { return file_; }
+  const Disk& disk() const { return *disk_; }
   // Heads of the chains taken off the avail ring and not given back, in ascending order. With the
   // transport's lock held.
   std::vector<uint16_t> in_flight() const;
@@ -62,36 +62,22 @@ class Block final : public Device {
  private:
   static constexpr uint16_t kQueueSize = 256;
 
-  // A request from pop() to push(); has at most one operation in flight, the next one is prepared
-  // when that is complete.
-  struct Request : base::IoUring::Operation {
-    enum class Step { kTransfer, kAllocate, kZeroes, kSync };
+  // A request from pop() to push().
+  struct Request : Disk::Request {
     bool busy = false;
     DescriptorChain chain;
     BlockRequest parsed;
-    Step step = Step::kTransfer;
-    BlockTransfer transfer;
-    size_t range = 0;     // of parsed.ranges, the one being worked on
-    uint64_t zeroed = 0;  // bytes of that range, where zeroes are written
-    iovec zeroes{};
-    bool durable = false;   // nothing left to sync
     uint64_t bytes_in = 0;  // the guest gets, from the beginning of the writable part
   };
 
-  Block(BlockFile file, std::string id, const std::string& serial, base::Mapping zeroes,
-        std::unique_ptr<base::IoUring> ring);
+  Block(std::unique_ptr<Disk> disk, std::string id, const std::string& serial);
 
   base::Result<void> take_requests();
   base::Result<void> start_next();
   base::Result<void> start(Request& request);
-  base::Result<void> begin_transfer(Request& request);
   base::Result<void> give_id(Request& request);
-  base::Result<void> advance(Request& request);
-  base::Result<void> prepare_transfer(Request& request);
-  base::Result<void> prepare_range(Request& request);
   base::Result<void> on_event();
-  base::Result<void> complete(Request& request);
-  base::Result<void> fail_step(Request& request, int os_error);
+  base::Result<void> finish_complete();
   base::Result<void> finish(Request& request, BlockStatus status);
   void count(const Request& request, BlockStatus status);
   void release(Request& request);
@@ -100,12 +86,7 @@ class Block final : public Device {
 
   std::string id_;
   std::array<char, 20> serial_{};
-  BlockFile file_;
-  base::Mapping zeroes_;  // never written: its pages are the kernel's zero page
   Counters counters_;
-  // What the first refusal showed the file cannot do.
-  bool punch_works_ = true;
-  bool zero_range_works_ = true;
 
   Transport* transport_ = nullptr;  // from activate() to the end of the reset
   bool write_through_ = false;      // the driver knows no flush: every write is made durable
@@ -114,7 +95,7 @@ class Block final : public Device {
   bool interrupt_ = false;     // something was pushed and not announced
   DescriptorChain next_chain_;
   std::vector<std::unique_ptr<Request>> requests_;  // by head; made when first used
-  std::unique_ptr<base::IoUring> ring_;             // last: it waits for what uses the rest
+  std::unique_ptr<Disk> disk_;                      // last: it waits for what uses the rest
 };
 
 }  // namespace virtio

@@ -1,17 +1,16 @@
 // What a virtual disk is kept in: a raw image file or a block device, locked against other
-// machines for as long as it is open. The device that owns it sends the requests itself (io_uring
-// on fd()); this file decides how the disk is opened and what may be asked of it.
+// machines for as long as it is open. Its owner sends the requests itself (file_disk.h, io_uring on
+// fd()); this file decides how the disk is opened and what may be asked of it.
 #pragma once
 
 #include <cstdint>
 #include <string>
 
+#include "devices/virtio/disk.h"
 #include "vmm/base/fd.h"
 #include "vmm/base/result.h"
 
 namespace virtio {
-
-inline constexpr uint64_t kSectorBytes = 512;  // the unit of virtio block requests, always
 
 class BlockFile {
  public:

@@ -4,7 +4,6 @@
 
 #include <array>
 
-#include "devices/virtio/block_file.h"
 #include "devices/virtio/chain_io.h"
 
 namespace virtio {

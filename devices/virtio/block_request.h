@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "devices/virtio/disk.h"
 #include "devices/virtio/virtqueue.h"
 #include "vmm/base/result.h"
 #include "vmm/guest_memory.h"
@@ -20,17 +21,12 @@ inline constexpr uint32_t kMaxRangeSectors = 1 << 21;  // 1 GiB
 // A request begins with type, priority and sector.
 inline constexpr uint32_t kBlockHeaderBytes = 16;
 
-struct BlockRange {
-  uint64_t offset = 0, length = 0;  // bytes on the disk
-  bool unmap = false;               // write zeroes: the space may be given back
-};
-
 struct BlockRequest {
   enum class Type { kRead, kWrite, kFlush, kGetId, kDiscard, kWriteZeroes };
   Type type = Type::kFlush;
-  uint64_t offset = 0;             // read and write: bytes on the disk
-  uint64_t length = 0;             // bytes of data; the status byte is not among them
-  std::vector<BlockRange> ranges;  // discard and write zeroes: those that are not empty
+  uint64_t offset = 0;            // read and write: bytes on the disk
+  uint64_t length = 0;            // bytes of data; the status byte is not among them
+  std::vector<DiskRange> ranges;  // discard and write zeroes: those that are not empty
 };
 
 struct BlockLimits {

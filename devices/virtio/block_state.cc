@@ -10,8 +10,8 @@ namespace virtio {
 using base::Result;
 
 void Block::save(base::Encoder& to) const {
-  to.u64(file_.size() / kSectorBytes);
-  to.boolean(file_.read_only());
+  to.u64(disk_->size() / kSectorBytes);
+  to.boolean(disk_->read_only());
   to.bytes(std::as_bytes(std::span(serial_)));
 }
 
@@ -19,11 +19,11 @@ Result<void> Block::restore(base::Decoder& from) {
   uint64_t sectors = from.u64();
   bool read_only = from.boolean();
   auto serial = from.structure<decltype(serial_)>();
-  if (uint64_t here = file_.size() / kSectorBytes; sectors != here) {
+  if (uint64_t here = disk_->size() / kSectorBytes; sectors != here) {
     return base::fail(
         fmt::format("the guest's disk has {} sectors, this one has {}", sectors, here));
   }
-  if (read_only != file_.read_only()) {
+  if (read_only != disk_->read_only()) {
     return base::fail(fmt::format("the guest's disk is {}, this one is not",
                                   read_only ? "read-only" : "writable"));
   }

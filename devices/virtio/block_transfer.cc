@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "devices/virtio/chain_io.h"
-
 namespace virtio {
 namespace {
 
@@ -24,20 +22,19 @@ void walk(std::span<const iovec> vectors, std::span<std::byte> flat, Copy copy) 
 
 }  // namespace
 
-base::Result<void> BlockTransfer::begin(Direction direction, vmm::GuestMemory& memory,
-                                        std::span<const Buffer> buffers, uint64_t skip,
-                                        uint64_t length, uint64_t offset, uint64_t alignment) {
+void BlockTransfer::begin(Direction direction, std::vector<iovec>& vectors, uint64_t offset,
+                          uint64_t alignment) {
   direction_ = direction;
-  remaining_ = length;
   offset_ = offset;
   first_ = 0;
   vectors_.clear();
-  TRY(append_iovecs(memory, buffers, skip, length, vectors_));
+  vectors_.swap(vectors);
+  remaining_ = 0;
+  for (const iovec& vector : vectors_) remaining_ += vector.iov_len;
   bounced_ = std::ranges::any_of(vectors_, [&](const iovec& vector) {
     return reinterpret_cast<uintptr_t>(vector.iov_base) % alignment != 0 ||
            vector.iov_len % alignment != 0;
   });
-  return {};
 }
 
 std::span<std::byte> BlockTransfer::bounce() {
@@ -78,6 +75,9 @@ void BlockTransfer::trim(uint64_t bytes) {
   }
 }
 
-void BlockTransfer::end() { bounce_.reset(); }
+void BlockTransfer::end() {
+  remaining_ = 0;
+  bounce_.reset();
+}
 
 }  // namespace virtio

@@ -11,21 +11,15 @@
 #include <span>
 #include <vector>
 
-#include "devices/virtio/virtqueue.h"
-#include "vmm/base/result.h"
-#include "vmm/guest_memory.h"
-
 namespace virtio {
 
 class BlockTransfer {
  public:
   enum class Direction { kFromDisk, kToDisk };
 
-  // Bytes [skip, skip + length) of `buffers`, from or to `offset` of the disk. `alignment`: what
-  // every vector must begin and end on, 1 where anything goes.
-  base::Result<void> begin(Direction direction, vmm::GuestMemory& memory,
-                           std::span<const Buffer> buffers, uint64_t skip, uint64_t length,
-                           uint64_t offset, uint64_t alignment);
+  // All of `vectors`, which are taken, from or to `offset` of the disk. `alignment`: what every
+  // vector must begin and end on, 1 where anything goes.
+  void begin(Direction direction, std::vector<iovec>& vectors, uint64_t offset, uint64_t alignment);
 
   uint64_t remaining() const { return remaining_; }
   uint64_t offset() const { return offset_; }  // bytes, where the next operation starts
@@ -47,7 +41,7 @@ class BlockTransfer {
   Direction direction_ = Direction::kFromDisk;
   uint64_t remaining_ = 0;
   uint64_t offset_ = 0;
-  std::vector<iovec> vectors_;  // guest memory; those before first_ are done
+  std::vector<iovec> vectors_;  // those before first_ are done
   size_t first_ = 0;
   bool bounced_ = false;
   std::unique_ptr<std::byte[], BounceDelete> bounce_;

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "devices/virtio/block.h"
+#include "devices/virtio/file_disk.h"
 #include "tests/fuzz/queue_fuzz.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -17,10 +18,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   base::Fd same(::dup(fd.get()));
 
   auto file = virtio::BlockFile::adopt(std::move(fd), kBytes, choice & 1, choice & 4);
-  auto block = virtio::Block::create(std::move(file), "disk", "");
-  FUZZ_CHECK(block);
-  fuzz::drive(**block, input);
-  FUZZ_CHECK((*block)->in_flight().empty());
+  auto disk = virtio::FileDisk::create(std::move(file));
+  FUZZ_CHECK(disk);
+  auto block = virtio::Block::create(std::move(*disk), "disk", "");
+  fuzz::drive(*block, input);
+  FUZZ_CHECK(block->in_flight().empty());
   // No request reaches past the end of the disk.
   FUZZ_CHECK(::lseek(same.get(), 0, SEEK_END) <= static_cast<off_t>(kBytes));
   return 0;

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include "devices/virtio/file_disk.h"
 #include "tests/support/block_driver.h"
 
 namespace virtio {
@@ -23,7 +24,9 @@ constexpr uint8_t kOk = 0, kIoError = 1;
 constexpr uint64_t kFlushFeature = 1 << 9;
 
 std::unique_ptr<Block> block_on(base::Fd fd, uint64_t bytes = 1 << 20) {
-  return std::move(*Block::create(BlockFile::adopt(std::move(fd), bytes, false), "disk0", ""));
+  auto disk = FileDisk::create(BlockFile::adopt(std::move(fd), bytes, false));
+  if (!disk) throw std::runtime_error(disk.error().text());
+  return Block::create(std::move(*disk), "disk0", "");
 }
 
 // One end is the disk's, the other the test's.

@@ -30,8 +30,8 @@ std::string pattern(size_t bytes, unsigned seed) {
   return text;
 }
 
-std::unique_ptr<Block> open_block(const Block::Options& options) {
-  auto block = Block::create(options);
+std::unique_ptr<Block> open_block(Block::Options options) {
+  auto block = Block::create(std::move(options));
   if (!block) throw std::runtime_error(block.error().text());
   return std::move(*block);
 }
@@ -149,14 +149,14 @@ TEST_P(BlockTest, GivesItsSerialNumber) {
 TEST_P(BlockTest, TheSerialNumberEndsAfterTwentyBytes) {
   auto with_serial = options();
   with_serial.serial = "0123456789abcdefghijklmnop";
-  BlockDriver driver(open_block(with_serial));
+  BlockDriver driver(open_block(std::move(with_serial)));
   EXPECT_EQ(driver.request(BlockDriver::kGetId, 0, 20), kOk);
   EXPECT_EQ(driver.get(BlockDriver::data(0), 20), "0123456789abcdefghij");
 }
 
 TEST_P(BlockTest, DiscardGivesSpaceBack) {
   auto driver = make();
-  if (!driver.block().file().can_punch()) GTEST_SKIP() << "the file system cannot punch holes";
+  if (!driver.block().disk().can_discard()) GTEST_SKIP() << "the file system cannot punch holes";
   EXPECT_EQ(driver.request_ranges(BlockDriver::kDiscard, {{8, 16, 0}, {64, 8, 0}}), kOk);
   std::string expected = content_;
   expected.replace(8 * 512, 16 * 512, std::string(16 * 512, '\0'));
