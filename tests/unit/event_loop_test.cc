@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <future>
 #include <thread>
 
@@ -44,6 +45,51 @@ TEST(EventLoop, RunWaitsAndWorksFromTheLoopItself) {
     loop->run([&] { value = 2; });
   });
   EXPECT_EQ(value, 2);
+}
+
+TEST(EventLoop, NothingRunsWhileItIsHeldAndNothingIsLost) {
+  auto loop = *EventLoop::create("test");
+  auto event = *EventFd::create();
+  std::atomic<int> calls = 0, tasks = 0;
+  ASSERT_TRUE(loop->watch(event.fd(), EPOLLIN, [&](uint32_t) {
+    event.consume();
+    ++calls;
+  }));
+  loop->hold();
+  event.signal();
+  loop->post([&] { ++tasks; });
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_EQ(calls, 0);
+  EXPECT_EQ(tasks, 0);
+  loop->release();
+  for (int i = 0; i < 3; ++i) loop->run([] {});
+  EXPECT_EQ(calls, 1);
+  EXPECT_EQ(tasks, 1);
+}
+
+// A handler whose descriptor stays readable is called again at once: the loop never waits.
+TEST(EventLoop, HoldGetsThroughToABusyLoopAndWaitsForItsHandler) {
+  auto loop = *EventLoop::create("test");
+  auto event = *EventFd::create();
+  std::atomic<bool> inside = false;
+  std::atomic<uint64_t> calls = 0;
+  ASSERT_TRUE(loop->watch(event.fd(), EPOLLIN, [&](uint32_t) {
+    inside = true;
+    ++calls;
+    std::this_thread::yield();
+    inside = false;
+  }));
+  event.signal();
+  for (int i = 0; i < 200; ++i) {
+    loop->hold();
+    ASSERT_FALSE(inside);
+    uint64_t before = calls;
+    std::this_thread::yield();
+    ASSERT_EQ(calls, before);
+    loop->release();
+  }
+  for (int i = 0; i < 3; ++i) loop->run([] {});
+  EXPECT_GT(calls, 0u);
 }
 
 TEST(EventLoop, RunsWhatWasPostedBeforeItStops) {
