@@ -1,0 +1,117 @@
+// The device barrier while a device works: what is saved under it agrees with the rings, and no
+// request, kick or interrupt is lost. (Order and locks: devices/platform.h.)
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <mutex>
+#include <thread>
+
+#include "devices/virtio/rng.h"
+#include "tests/support/virtio_machine.h"
+
+namespace virtio {
+namespace {
+
+using testing_support::VirtioMachine;
+using vmm::Gpa;
+
+constexpr Gpa kData{0x80000};
+
+// A vCPU that makes requests one after the other, each when the interrupt of the one before came.
+class Guest {
+ public:
+  explicit Guest(VirtioMachine& machine) : machine_(machine) {
+    thread_ = std::thread([this] { run(); });
+  }
+  ~Guest() {
+    stop_ = true;
+    thread_.join();
+  }
+  // In between the guest is out: it touches neither registers nor memory.
+  void pause() { running_.lock(); }
+  void resume() { running_.unlock(); }
+  uint16_t requests() const { return requests_; }
+
+ private:
+  void run() {
+    unsigned before = machine_.signals(1);
+    while (!stop_) {
+      {
+        std::lock_guard lock(running_);
+        auto slot = static_cast<uint16_t>(requests_ % VirtioMachine::kQueueSize);
+        machine_.queues[0].add(slot, {}, {{kData + slot * 64u, 64}});
+        machine_.driver.kick(0);
+        ++requests_;
+      }
+      while (machine_.signals(1) == before && !stop_) std::this_thread::yield();
+      before = machine_.signals(1);
+    }
+  }
+
+  VirtioMachine& machine_;
+  std::mutex running_;
+  std::atomic<bool> stop_ = false;
+  std::atomic<uint16_t> requests_ = 0;
+  std::thread thread_;
+};
+
+TEST(DeviceBarrier, FreezesAndThawsABusyDevice) {
+  auto memory = std::move(*vmm::GuestMemory::create(1 << 20));
+  auto rng = *Rng::create("rng");
+  VirtioMachine machine(*memory, *rng);
+  machine.start();
+  {
+    Guest guest(machine);
+    for (int i = 0; i < 300; ++i) {
+      std::this_thread::yield();
+      guest.pause();
+      machine.freeze();
+      // One locked step: given back, announced, marked.
+      QueuePosition position = machine.transport->queue(0).position();
+      EXPECT_EQ(position.next_avail, position.next_used);
+      EXPECT_EQ(machine.queues[0].used_index(), position.next_used);
+      EXPECT_EQ(machine.signals(1), position.next_used);
+      EXPECT_LE(static_cast<uint16_t>(guest.requests() - position.next_used), 1);
+      std::vector<std::byte> first, second;
+      base::Encoder one(first), two(second);
+      machine.transport->save(one);
+      std::this_thread::yield();
+      machine.transport->save(two);
+      EXPECT_EQ(first, second);
+      machine.thaw();
+      guest.resume();
+    }
+    uint16_t before = guest.requests();
+    while (guest.requests() == before) std::this_thread::yield();  // it goes on
+  }
+  EXPECT_GT(machine.queues[0].used_index(), 0);
+}
+
+// Each snapshot of a run is restored: what the first machine had not answered the second one does.
+TEST(DeviceBarrier, ARestoredDeviceAnswersWhatTheFirstHadNot) {
+  auto memory = std::move(*vmm::GuestMemory::create(1 << 20));
+  auto rng = *Rng::create("rng");
+  VirtioMachine machine(*memory, *rng);
+  machine.start();
+  Guest guest(machine);
+  for (int i = 0; i < 50; ++i) {
+    std::this_thread::yield();
+    auto copy = std::move(*vmm::GuestMemory::create(1 << 20));
+    auto other_rng = *Rng::create("rng");
+    VirtioMachine other(*copy, *other_rng);
+    guest.pause();
+    machine.freeze();
+    std::vector<std::byte> state;
+    base::Encoder encoder(state);
+    machine.transport->save(encoder);
+    ASSERT_TRUE(copy->write(Gpa{0}, *memory->view(Gpa{0}, 1 << 20)));
+    ASSERT_TRUE(other.restore(state));
+    other.wake();
+    EXPECT_EQ(other.queues[0].used_index(), guest.requests());
+    machine.thaw();
+    guest.resume();
+  }
+}
+
+}  // namespace
+}  // namespace virtio
