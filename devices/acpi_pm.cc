@@ -12,6 +12,9 @@ constexpr uint64_t kEnable = 0x2;
 constexpr uint64_t kControl = 0x4;
 constexpr uint64_t kTimer = 0x8;
 constexpr uint64_t kReset = 0xC;
+constexpr uint64_t kEventStatus = 0xE;
+constexpr uint64_t kEventEnable = 0xF;
+static_assert(vmm::layout::kPortGpe0 == vmm::layout::kPortPm1Event + kEventStatus);
 
 // ACPI 6.5, tables 4.13 and 4.14. The timer's carry, the RTC and the global lock never set theirs.
 constexpr uint16_t kPowerButton = 1 << 8;
@@ -24,6 +27,9 @@ constexpr uint8_t kSciEnabled = 1 << 0;
 constexpr unsigned kSleepTypeShift = 2;
 constexpr uint8_t kSleepTypeMask = 7;
 constexpr uint8_t kSleepEnable = 1 << 5;
+
+// Those that there are.
+constexpr uint8_t kEvents = 1 << vmm::layout::kGpeGeneration;
 
 constexpr uint64_t kTimerHz = 3'579'545;
 
@@ -71,6 +77,10 @@ uint8_t AcpiPm::read_byte(uint64_t offset, uint32_t timer) const {
     case kTimer + 2:
     case kTimer + 3:
       return static_cast<uint8_t>(timer >> 8 * (offset - kTimer));
+    case kEventStatus:
+      return state_.event_status;
+    case kEventEnable:
+      return state_.event_enable;
   }
   return 0;
 }
@@ -110,12 +120,22 @@ AcpiPm::Action AcpiPm::write_byte(uint64_t offset, uint8_t value) {
     case kReset:
       if (value == vmm::layout::kResetValue) return Action::kReset;
       break;
+    case kEventStatus:
+      state_.event_status &= static_cast<uint8_t>(~value);
+      break;
+    case kEventEnable:
+      state_.event_enable = value & kEvents;
+      break;
   }
   return Action::kNone;
 }
 
+bool AcpiPm::wants_sci() const {
+  return (state_.status & state_.enable) != 0 || (state_.event_status & state_.event_enable) != 0;
+}
+
 void AcpiPm::update_sci() {
-  bool high = (state_.status & state_.enable) != 0;
+  bool high = wants_sci();
   if (high == sci_high_) return;
   sci_high_ = high;
   sci_->set_level(high);
@@ -124,6 +144,12 @@ void AcpiPm::update_sci() {
 void AcpiPm::press_power_button() {
   std::scoped_lock lock(mutex_);
   state_.status |= kPowerButton;
+  update_sci();
+}
+
+void AcpiPm::raise_event(unsigned number) {
+  std::scoped_lock lock(mutex_);
+  state_.event_status |= static_cast<uint8_t>(1 << number & kEvents);
   update_sci();
 }
 
@@ -136,13 +162,13 @@ AcpiPm::State AcpiPm::save() const {
 
 base::Result<void> AcpiPm::restore(const State& state) {
   if (state.status & ~kStatusBits || state.enable & ~kEnableBits ||
-      state.sleep_type > kSleepTypeMask) {
+      state.sleep_type > kSleepTypeMask || (state.event_status | state.event_enable) & ~kEvents) {
     return base::fail("ACPI PM: saved state has a value that no register can hold");
   }
   std::scoped_lock lock(mutex_);
   state_ = state;
   timer_start_ns_ = clock_();
-  sci_high_ = (state_.status & state_.enable) != 0;
+  sci_high_ = wants_sci();
   sci_->set_level(sci_high_);
   return {};
 }
@@ -153,6 +179,8 @@ void AcpiPm::save(base::Encoder& to) const {
   to.u16(state.enable);
   to.u8(state.sleep_type);
   to.u32(state.timer);
+  to.u8(state.event_status);
+  to.u8(state.event_enable);
 }
 
 base::Result<void> AcpiPm::restore(base::Decoder& from) {
@@ -161,6 +189,8 @@ base::Result<void> AcpiPm::restore(base::Decoder& from) {
   state.enable = from.u16();
   state.sleep_type = from.u8();
   state.timer = from.u32();
+  state.event_status = from.u8();
+  state.event_enable = from.u8();
   return restore(state);
 }
 

@@ -1,10 +1,12 @@
 // The fixed ACPI hardware (ACPI 6.5, section 4.8): PM1 event and control registers with the power
-// button, the PM timer, and the FADT's reset register. One block of ports from
-// layout::kPortPm1Event on. vCPU threads access it; press_power_button() comes from any thread.
+// button, the PM timer, the FADT's reset register, and general-purpose events. One block of ports
+// from layout::kPortPm1Event on. vCPU threads access it; press_power_button() comes from any
+// thread.
 //
 //   0x0  PM1 status   write one to clear       0x4  PM1 control  sleep type and enable
 //   0x2  PM1 enable                            0x8  PM timer     3.579545 MHz, 32 bits
-//                                              0xC  reset
+//   0xE  GPE0 status  write one to clear       0xC  reset
+//   0xF  GPE0 enable
 #pragma once
 
 #include <cstdint>
@@ -33,6 +35,8 @@ class AcpiPm : public vmm::BusDevice {
     uint16_t enable = 0;
     uint8_t sleep_type = 0;
     uint32_t timer = 0;  // where the timer goes on counting
+    uint8_t event_status = 0;
+    uint8_t event_enable = 0;
     bool operator==(const State&) const = default;
   };
 
@@ -46,6 +50,8 @@ class AcpiPm : public vmm::BusDevice {
 
   // The guest sees a press of its power button and is expected to shut itself down.
   void press_power_button();
+  // Raises general-purpose event `number`, 0 to 7.
+  void raise_event(unsigned number);
 
   State save() const;
   base::Result<void> restore(const State& state);
@@ -59,6 +65,7 @@ class AcpiPm : public vmm::BusDevice {
   Action write_byte(uint64_t offset, uint8_t value);
   uint8_t read_byte(uint64_t offset, uint32_t timer) const;
   uint32_t timer() const;
+  bool wants_sci() const;
   void update_sci();
 
   std::unique_ptr<vmm::InterruptLine> sci_;

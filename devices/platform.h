@@ -100,6 +100,9 @@ class Platform {
   // repeats every kick and interrupt that may have been on its way. The devices must be those
   // of the snapshot; an error names the difference, and the platform is then to be destroyed.
   base::Result<void> restore(base::SectionReader& from);
+  // For each restored copy, once its memory can be written: gives it a generation ID of its own and
+  // notifies it, so that its kernel draws new random numbers.
+  base::Result<void> new_generation();
 
  private:
   struct VirtioSlot {

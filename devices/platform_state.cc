@@ -7,6 +7,8 @@
 #include <ranges>
 
 #include "devices/platform.h"
+#include "vmm/acpi/generation_id.h"
+#include "vmm/layout.h"
 
 namespace devices {
 
@@ -80,6 +82,12 @@ Result<void> Platform::restore(base::SectionReader& from) {
   TRY(restore_legacy(from));
   TRY(restore_virtio(from));
   wake_at_thaw_ = true;
+  return {};
+}
+
+Result<void> Platform::new_generation() {
+  TRY(vmm::acpi::write_generation_id(machine_.memory()));
+  pm_.raise_event(vmm::layout::kGpeGeneration);
   return {};
 }
 

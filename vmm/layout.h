@@ -41,7 +41,8 @@ inline constexpr Gpa kCommandLine{0x2'0000};
 inline constexpr uint64_t kCommandLineMax = 0x1'0000;
 inline constexpr Gpa kLowRamHole{0xA'0000};
 inline constexpr Gpa kAcpiTables{0xE'0000};
-inline constexpr uint64_t kAcpiTablesSize = 0x2'0000;
+inline constexpr uint64_t kAcpiTablesSize = 0x1'F000;
+inline constexpr Gpa kGenerationId{0xF'F000};  // 16 bytes, alone on their page
 inline constexpr Gpa kKernelStart{0x10'0000};
 
 // I/O ports.
@@ -55,6 +56,8 @@ inline constexpr uint16_t kPortPm1Control = 0x604;  // sleep type and enable
 inline constexpr uint16_t kPortPmTimer = 0x608;     // 3.579545 MHz, 32 bits
 inline constexpr uint16_t kPortReset = 0x60C;       // FADT reset register
 inline constexpr uint8_t kResetValue = 1;           // what resets, written there
+inline constexpr uint16_t kPortGpe0 = 0x60E;        // status 0x60E, enable 0x60F
+inline constexpr unsigned kGpeGeneration = 0;       // the generation ID has changed
 inline constexpr uint8_t kSleepTypeOff = 5;         // SLP_TYP of \_S5, written to PM1 control
 inline constexpr uint16_t kPortPciConfig = 0xCF8;   // address 0xCF8, data 0xCFC
 

@@ -31,6 +31,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   while (!input.empty()) {
     uint8_t step = input.u8();
     if ((step & 7) >= std::size(targets)) {
+      if (step & 8) pm.raise_event(step >> 4 & 7);
       pm.press_power_button();
       now_ns += input.u64();
       continue;
@@ -48,7 +49,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       target.device.read(offset, std::span(bytes).first(width));
     }
     auto pm_state = pm.save();
-    FUZZ_CHECK(sci.high == ((pm_state.status & pm_state.enable) != 0));
+    FUZZ_CHECK(sci.high == ((pm_state.status & pm_state.enable) != 0 ||
+                            (pm_state.event_status & pm_state.event_enable) != 0));
     FUZZ_CHECK(pm.restore(pm_state) && pm.save() == pm_state);
     auto rtc_state = rtc.save();
     FUZZ_CHECK(rtc.restore(rtc_state) && rtc.save() == rtc_state);

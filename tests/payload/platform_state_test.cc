@@ -17,6 +17,7 @@
 #include "tests/support/temporary_directory.h"
 #include "tests/support/temporary_file.h"
 #include "vmm/base/sections.h"
+#include "vmm/layout.h"
 
 namespace payload_test {
 namespace {
@@ -209,6 +210,19 @@ TEST_F(PlatformStateTest, NothingChangesBetweenFreezeAndThawUnderLoad) {
   }
   EXPECT_GT(marked, 0u) << "the device did nothing: the test shows nothing";
   EXPECT_FALSE(machine.stop_reason()) << guest.all_output();
+}
+
+TEST_F(PlatformStateTest, ANewGenerationIsAnotherIdAndAnEvent) {
+  Board board(devices::PlatformConfig{});
+  using Id = std::array<uint8_t, 16>;
+  auto id = [&] { return *board.machine->memory().load<Id>(vmm::layout::kGenerationId); };
+  ASSERT_TRUE(board.platform->new_generation());
+  Id first = id();
+  std::array<uint8_t, 1> event{};
+  ASSERT_TRUE(board.machine->pio().read(vmm::layout::kPortGpe0, event));
+  EXPECT_EQ(event[0], 1 << vmm::layout::kGpeGeneration);
+  ASSERT_TRUE(board.platform->new_generation());
+  EXPECT_NE(id(), first);
 }
 
 TEST_F(PlatformStateTest, SavingAgainAllocatesNothing) {

@@ -66,11 +66,15 @@ class VirtioMachine {
     frozen_ = false;
   }
   std::vector<std::byte> save() {
+    freeze();
+    auto bytes = save_frozen();
+    thaw();
+    return bytes;
+  }
+  std::vector<std::byte> save_frozen() {
     std::vector<std::byte> bytes;
     base::Encoder encoder(bytes);
-    freeze();
     transport->save(encoder);
-    thaw();
     return bytes;
   }
   // Leaves the machine frozen, as the platform does; wake() ends that.

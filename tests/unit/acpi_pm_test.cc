@@ -90,10 +90,27 @@ TEST_F(AcpiPmTest, TakesAccessesOfAnyWidth) {
   EXPECT_EQ(in<uint32_t>(0xC), 0u);
 }
 
+TEST_F(AcpiPmTest, AGeneralPurposeEventRaisesTheInterruptWhereItIsEnabled) {
+  pm_.raise_event(0);
+  EXPECT_EQ(in<uint8_t>(0xE), 1);
+  EXPECT_FALSE(sci_.high);
+  out<uint8_t>(0xF, 0xFF);
+  EXPECT_EQ(in<uint8_t>(0xF), 1) << "there is only event 0";
+  EXPECT_TRUE(sci_.high);
+  out<uint8_t>(0xE, 0xFE);
+  EXPECT_TRUE(sci_.high);
+  out<uint8_t>(0xE, 1);
+  EXPECT_FALSE(sci_.high);
+  pm_.raise_event(5);
+  EXPECT_EQ(in<uint8_t>(0xE), 0);
+}
+
 TEST_F(AcpiPmTest, StateGoesRound) {
   out<uint16_t>(2, 1 << 8);
   out<uint16_t>(4, 3 << 10);
   pm_.press_power_button();
+  out<uint8_t>(0xF, 1);
+  pm_.raise_event(0);
   now_ns_ += 2'000'000'000;
   AcpiPm::State state = pm_.save();
   EXPECT_EQ(state.timer, 2 * 3'579'545u);
@@ -106,12 +123,22 @@ TEST_F(AcpiPmTest, StateGoesRound) {
   EXPECT_TRUE(sci.high);
   other_host_ns += 1'000'000'000;
   EXPECT_EQ(test::read_register<uint32_t>(copy, 8), 3 * 3'579'545u);
+
+  std::vector<std::byte> bytes, again;
+  base::Encoder encoder(bytes), other(again);
+  pm_.save(encoder);
+  base::Decoder decoder(bytes);
+  ASSERT_TRUE(copy.restore(decoder) && decoder.finish("PM"));
+  copy.save(other);
+  EXPECT_EQ(again, bytes);
 }
 
 TEST_F(AcpiPmTest, RefusesStatesThatNoDeviceCanHave) {
   EXPECT_FALSE(pm_.restore({.status = 1}));
   EXPECT_FALSE(pm_.restore({.enable = 1 << 14}));
   EXPECT_FALSE(pm_.restore({.sleep_type = 8}));
+  EXPECT_FALSE(pm_.restore({.event_status = 2}));
+  EXPECT_FALSE(pm_.restore({.event_enable = 2}));
 }
 
 }  // namespace

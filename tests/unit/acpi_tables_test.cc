@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "vmm/acpi/generation_id.h"
 #include "vmm/acpi/structures.h"
 #include "vmm/acpi/tables.h"
 #include "vmm/base/endian.h"
@@ -245,6 +246,10 @@ TEST_P(Iasl, SeesTheDevices) {
            "\"QEMU0001\"",
            "Name (\\_S5, Package (0x04)",
            "Device (C000)",
+           "\"VM_Gen_Counter\"",
+           "Scope (\\_GPE)",
+           "Method (_E00, 0, Serialized)",
+           "Notify (\\_SB.VGEN, 0x80)",
        }) {
     EXPECT_NE(source.find(text), std::string::npos) << text << "\n" << source;
   }
@@ -257,6 +262,20 @@ TEST_P(Iasl, SeesTheDevices) {
 
 INSTANTIATE_TEST_SUITE_P(Cpus, AcpiTables, testing::Values(1, 2, layout::kMaxCpus));
 INSTANTIATE_TEST_SUITE_P(Cpus, Iasl, testing::Values(1, layout::kMaxCpus));
+
+TEST(GenerationId, LiesOutsideTheTablesAndIsAnotherEachTime) {
+  auto memory = std::move(*GuestMemory::create(64 * layout::kMiB));
+  ASSERT_TRUE(write_tables(*memory, {.cpus = layout::kMaxCpus}));
+  using Id = std::array<uint8_t, 16>;
+  Id first = *memory->load<Id>(layout::kGenerationId);
+  EXPECT_NE(first, Id{});
+  EXPECT_EQ(*memory->load<Id>(layout::kGenerationId + 16), Id{});
+  std::vector<uint64_t> marks(64 * layout::kMiB / kPageSize / 64);
+  memory->take_dirty(0, marks);
+  ASSERT_TRUE(write_generation_id(*memory));
+  EXPECT_NE(*memory->load<Id>(layout::kGenerationId), first);
+  EXPECT_TRUE(memory->is_dirty(layout::kGenerationId.gfn()));
+}
 
 TEST(AcpiTablesLimits, RefuseWrongNumbersOfCpus) {
   auto memory = std::move(*GuestMemory::create(64 * layout::kMiB));

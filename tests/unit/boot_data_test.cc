@@ -54,7 +54,8 @@ class BootDataTest : public testing::Test {
 TEST(MemoryMap, SmallGuestHasNoRamAboveTheHole) {
   EXPECT_THAT(memory_map(*guest(256 * layout::kMiB)),
               ElementsAre(MemoryRange{Gpa{0}, 0xA'0000, Type::kRam},
-                          MemoryRange{Gpa{0xE'0000}, 0x2'0000, Type::kAcpi},
+                          MemoryRange{Gpa{0xE'0000}, 0x1'F000, Type::kAcpi},
+                          MemoryRange{Gpa{0xF'F000}, 0x1000, Type::kReserved},
                           MemoryRange{Gpa{0x10'0000}, 255 * layout::kMiB, Type::kRam},
                           MemoryRange{Gpa{0xE000'0000}, 0x10'0000, Type::kReserved},
                           MemoryRange{Gpa{0xFFFB'C000}, 0x4000, Type::kReserved}));
@@ -63,9 +64,9 @@ TEST(MemoryMap, SmallGuestHasNoRamAboveTheHole) {
 TEST(MemoryMap, LargeGuestsContinueAboveFourGiB) {
   for (uint64_t gib : {6, 64}) {
     auto map = memory_map(*guest(gib * layout::kGiB));
-    ASSERT_EQ(map.size(), 6u);
-    EXPECT_EQ(map[2], (MemoryRange{Gpa{0x10'0000}, 3 * layout::kGiB - layout::kMiB, Type::kRam}));
-    EXPECT_EQ(map[5], (MemoryRange{Gpa{4 * layout::kGiB}, (gib - 3) * layout::kGiB, Type::kRam}));
+    ASSERT_EQ(map.size(), 7u);
+    EXPECT_EQ(map[3], (MemoryRange{Gpa{0x10'0000}, 3 * layout::kGiB - layout::kMiB, Type::kRam}));
+    EXPECT_EQ(map[6], (MemoryRange{Gpa{4 * layout::kGiB}, (gib - 3) * layout::kGiB, Type::kRam}));
     for (size_t i = 1; i < map.size(); ++i)
       EXPECT_LE(map[i - 1].start.value + map[i - 1].size, map[i].start.value);
   }

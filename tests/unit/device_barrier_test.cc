@@ -72,12 +72,9 @@ TEST(DeviceBarrier, FreezesAndThawsABusyDevice) {
       EXPECT_EQ(machine.queues[0].used_index(), position.next_used);
       EXPECT_EQ(machine.signals(1), position.next_used);
       EXPECT_LE(static_cast<uint16_t>(guest.requests() - position.next_used), 1);
-      std::vector<std::byte> first, second;
-      base::Encoder one(first), two(second);
-      machine.transport->save(one);
+      auto state = machine.save_frozen();
       std::this_thread::yield();
-      machine.transport->save(two);
-      EXPECT_EQ(first, second);
+      EXPECT_EQ(machine.save_frozen(), state);
       machine.thaw();
       guest.resume();
     }
@@ -101,9 +98,7 @@ TEST(DeviceBarrier, ARestoredDeviceAnswersWhatTheFirstHadNot) {
     VirtioMachine other(*copy, *other_rng);
     guest.pause();
     machine.freeze();
-    std::vector<std::byte> state;
-    base::Encoder encoder(state);
-    machine.transport->save(encoder);
+    auto state = machine.save_frozen();
     ASSERT_TRUE(copy->write(Gpa{0}, *memory->view(Gpa{0}, 1 << 20)));
     ASSERT_TRUE(other.restore(state));
     other.wake();

@@ -79,9 +79,7 @@ TEST_F(DeviceStateTest, RngAnswersWhatWasAskedBeforeAndAfter) {
   ASSERT_EQ(from.queues[0].used_index(), 1);
   auto bytes = from.save();
   ASSERT_TRUE(to.restore(bytes));
-  to.thaw();
-  EXPECT_EQ(to.save(), bytes);
-  to.freeze();
+  EXPECT_EQ(to.save_frozen(), bytes);
   from.queues[0].add(1, {}, {{kData + 64, 32}});  // its kick is lost
   to.wake();
   EXPECT_EQ(to.queues[0].used_index(), 2);
@@ -131,9 +129,7 @@ TEST_F(DeviceStateTest, ConsoleOutputIsNeitherRepeatedNorLost) {
   ASSERT_LT(out.size(), text.size());
 
   ASSERT_TRUE(to.restore(bytes));
-  to.thaw();
-  EXPECT_EQ(to.save(), bytes);
-  to.freeze();
+  EXPECT_EQ(to.save_frozen(), bytes);
   to.wake();
   while (to.queues[1].used_index() == 0) {
     std::string more = second.take();
@@ -176,9 +172,7 @@ TEST_F(DeviceStateTest, NetSendsNoFrameTwiceAndLosesOnlyWhatNobodyHadTaken) {
   auto bytes = from.save();
 
   ASSERT_TRUE(to.restore(bytes));
-  to.thaw();
-  EXPECT_EQ(to.save(), bytes);
-  to.freeze();
+  EXPECT_EQ(to.save_frozen(), bytes);
   send(from, 1);
   from.queues[0].add(0, {}, {{kData + 0x1000, 2048}});
   to.wake();
@@ -233,9 +227,7 @@ TEST_F(DeviceStateTest, BalloonKeepsTargetSizeAndTheStatisticsBuffer) {
   auto bytes = from.save();
 
   ASSERT_TRUE(to.restore(bytes));
-  to.thaw();
-  EXPECT_EQ(to.save(), bytes);
-  to.freeze();
+  EXPECT_EQ(to.save_frozen(), bytes);
   to.wake();
   EXPECT_EQ(restored->target_mib(), 1u);
   EXPECT_EQ(restored->actual_mib(), 1u);
@@ -274,9 +266,7 @@ TEST_F(DeviceStateTest, VsockTellsTheGuestThatItsConnectionsAreGone) {
   auto bytes = from.save();
 
   ASSERT_TRUE(to.restore(bytes));
-  to.thaw();
-  EXPECT_EQ(to.save(), bytes);
-  to.freeze();
+  EXPECT_EQ(to.save_frozen(), bytes);
   to.wake();
   EXPECT_EQ(to.queues[2].used_index(), 0);  // no buffer yet: the reset waits for one
   auto again = to.save();
@@ -336,9 +326,7 @@ TEST_F(DeviceStateTest, BlockIssuesAgainWhatWasInFlight) {
   EXPECT_EQ(from.transport->locked([&] { return saved->in_flight().size(); }), 2u);
 
   ASSERT_TRUE(to.restore(bytes));
-  to.thaw();
-  EXPECT_EQ(to.save(), bytes);
-  to.freeze();
+  EXPECT_EQ(to.save_frozen(), bytes);
   read(2, 512);
   to.wake();
   while (to.queues[0].used_index() < 3) to.settle();

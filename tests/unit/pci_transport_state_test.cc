@@ -118,9 +118,8 @@ TEST_F(PciTransportStateTest, AQueueGoesOnWhereItWas) {
     return {};
   };
   ASSERT_TRUE(restored_.restore(bytes));
-  restored_.thaw();  // not woken yet: what is in flight is in the next snapshot too
-  EXPECT_EQ(restored_.save(), bytes);
-  restored_.freeze();
+  // Not woken yet: what is in flight is in the next snapshot too.
+  EXPECT_EQ(restored_.save_frozen(), bytes);
   saved_.queues[0].add(5, {}, {{kData, 50}});  // published before the vCPUs stopped, kick lost
   restored_.wake();
   EXPECT_THAT(resumed, ElementsAre(1, 2));

@@ -106,6 +106,14 @@ TEST_F(RtcTest, StateGoesRound) {
   ASSERT_TRUE(copy.restore(state));
   EXPECT_EQ(copy.save(), state);
   EXPECT_EQ(test::read_register<uint8_t>(copy, 1), 0x77) << "the index is kept";
+
+  std::vector<std::byte> bytes, again;
+  base::Encoder encoder(bytes), other(again);
+  rtc_.save(encoder);
+  base::Decoder decoder(bytes);
+  ASSERT_TRUE(copy.restore(decoder) && decoder.finish("RTC"));
+  copy.save(other);
+  EXPECT_EQ(again, bytes);
 }
 
 TEST_F(RtcTest, RefusesStatesThatNoClockCanHave) {

@@ -250,6 +250,14 @@ TEST_F(SerialTest, StateGoesRound) {
   ASSERT_TRUE(copy.restore(state));
   EXPECT_EQ(copy.save(), state);
   EXPECT_TRUE(line.high);
+
+  std::vector<std::byte> bytes, again;
+  base::Encoder encoder(bytes), other(again);
+  serial_.save(encoder);
+  base::Decoder decoder(bytes);
+  ASSERT_TRUE(copy.restore(decoder) && decoder.finish("serial port"));
+  copy.save(other);
+  EXPECT_EQ(again, bytes);
   EXPECT_EQ(test::read_register<uint8_t>(copy, 2), 0xC6);
   EXPECT_EQ(test::read_register<uint8_t>(copy, 5), 0x63);
   for (int i = 0; i < 16; i++) {

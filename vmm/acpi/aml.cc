@@ -27,6 +27,7 @@ enum Op : uint8_t {
   kArg0 = 0x68,
   kOr = 0x7D,
   kDevice = 0x82,  // after kExtended
+  kNotify = 0x86,
   kCreateDwordField = 0x8A,
   kEqual = 0x93,
   kIf = 0xA0,
@@ -179,5 +180,9 @@ Term if_true(const Term& condition, const Terms& statements) {
 Term or_into(const Term& target, const Term& value) { return op(kOr) + target + value + target; }
 
 Term return_value(const Term& value) { return op(kReturn) + value; }
+
+Term notify(std::string_view device, uint64_t value) {
+  return op(kNotify) + encode_name(device) + integer(value);
+}
 
 }  // namespace vmm::acpi::aml

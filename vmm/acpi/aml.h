@@ -38,5 +38,6 @@ Term equal(const Term& left, const Term& right);
 Term if_true(const Term& condition, const Terms& statements);
 Term or_into(const Term& target, const Term& value);  // target |= value
 Term return_value(const Term& value);
+Term notify(std::string_view device, uint64_t value);
 
 }  // namespace vmm::acpi::aml

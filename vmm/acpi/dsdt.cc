@@ -85,6 +85,25 @@ Term panic_notifier() {
                         });
 }
 
+// The identity of this run of the guest ("Virtual Machine Generation ID", Microsoft 2018): 16 bytes
+// of memory, another value in each restored copy. Linux and Windows know it by _CID.
+Term generation_id() {
+  return device("VGEN",
+                {
+                    name("_HID", string("MVMM0001")),
+                    name("_CID", string("VM_Gen_Counter")),
+                    name("_DDN", string("VM_Gen_Counter")),
+                    name("ADDR", package({integer(layout::kGenerationId.value), integer(0)})),
+                });
+}
+
+// Runs when general-purpose event kGpeGeneration comes, an edge.
+Term general_purpose_events() {
+  constexpr uint64_t kGenerationChanged = 0x80;
+  return scope("\\_GPE", {method(fmt::format("_E{:02X}", layout::kGpeGeneration), 0,
+                                 {notify("\\_SB.VGEN", kGenerationChanged)})});
+}
+
 // The MADT refers to these by _UID.
 Term processor(uint32_t cpu) {
   return device(fmt::format("C{:03X}", cpu), {
@@ -98,14 +117,17 @@ Term processor(uint32_t cpu) {
 aml::Term dsdt_body(uint32_t cpus) {
   Terms devices = {
       pci_host_bridge(), motherboard_resources(), serial_port(),
-      real_time_clock(), panic_notifier(),
+      real_time_clock(), panic_notifier(),        generation_id(),
   };
   for (uint32_t cpu = 0; cpu < cpus; cpu++) devices.push_back(processor(cpu));
   Term body = scope("\\_SB", devices);
   // What the guest writes to SLP_TYP of PM1a and PM1b in order to power off.
   Term s5 = name("\\_S5", package({integer(layout::kSleepTypeOff), integer(layout::kSleepTypeOff),
                                    integer(0), integer(0)}));
-  body.bytes.insert(body.bytes.end(), s5.bytes.begin(), s5.bytes.end());
+  Term events = general_purpose_events();
+  for (const Term& term : {s5, events}) {
+    body.bytes.insert(body.bytes.end(), term.bytes.begin(), term.bytes.end());
+  }
   return body;
 }
 

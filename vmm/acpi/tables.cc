@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "vmm/acpi/dsdt.h"
+#include "vmm/acpi/generation_id.h"
 #include "vmm/acpi/structures.h"
 #include "vmm/base/endian.h"
 #include "vmm/layout.h"
@@ -114,6 +115,10 @@ Bytes fadt(Gpa facs, Gpa dsdt) {
   table.pm_timer_length = 4;
   table.x_pm_timer = port(kPortPmTimer, 32, GenericAddress::kDword);
 
+  table.gpe0 = kPortGpe0;
+  table.gpe0_length = 2;  // half status, half enable: events 0 to 7
+  table.x_gpe0 = port(kPortGpe0, 16, GenericAddress::kByte);
+
   table.c2_latency_us = kNoC2;
   table.c3_latency_us = kNoC3;
   table.rtc_century = kCenturyRegister;
@@ -209,6 +214,7 @@ base::Result<Gpa> write_tables(GuestMemory& memory, const Config& config) {
   TRY_ASSIGN(Gpa xsdt_at, writer.place(xsdt(std::array{fadt_at, madt_at, mcfg_at})));
   Bytes pointer = rsdp(xsdt_at);
   TRY(memory.write(rsdp_at, std::as_bytes(std::span(pointer))));
+  TRY(write_generation_id(memory));
   return rsdp_at;
 }
 

@@ -10,6 +10,8 @@ std::vector<MemoryRange> memory_map(const GuestMemory& memory) {
   std::vector<MemoryRange> map = {
       {Gpa{0}, layout::kLowRamHole.value, Type::kRam},
       {layout::kAcpiTables, layout::kAcpiTablesSize, Type::kAcpi},
+      // Not the tables' type: their memory may be used for something else once they are read.
+      {layout::kGenerationId, kPageSize, Type::kReserved},
       {layout::kKernelStart, low_ram_end(memory) - layout::kKernelStart.value, Type::kRam},
       // Linux uses the ECAM only where firmware reserves it.
       {layout::kPciEcam, layout::kPciEcamSize, Type::kReserved},
