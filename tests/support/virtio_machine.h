@@ -22,7 +22,7 @@ class VirtioMachine {
 
   // The queues lie at 0x10000 * (1 + index).
   VirtioMachine(vmm::GuestMemory& memory, virtio::Device& device)
-      : memory_(memory), loop_(std::move(*base::EventLoop::create("test"))) {
+      : loop_(std::move(*base::EventLoop::create("test"))) {
     if (!root_.attach(pio, mmio)) throw std::runtime_error("PCI root");
     auto made =
         virtio::PciTransport::create({memory, mmio, interrupts, interrupts, root_, *loop_}, device);
@@ -98,15 +98,16 @@ class VirtioMachine {
 
   vmm::Bus pio, mmio;
   test::FakeInterrupts interrupts;
-  std::unique_ptr<virtio::PciTransport> transport;
-  PciDriver driver{pio, mmio, interrupts};
-  std::vector<DriverQueue> queues;
 
  private:
-  vmm::GuestMemory& memory_;
   pci::Root root_;
   std::unique_ptr<base::EventLoop> loop_;
   bool frozen_ = false;
+
+ public:
+  std::unique_ptr<virtio::PciTransport> transport;  // after what it stands on
+  PciDriver driver{pio, mmio, interrupts};
+  std::vector<DriverQueue> queues;
 };
 
 }  // namespace testing_support
