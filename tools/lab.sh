@@ -137,29 +137,36 @@ if [[ -n $out ]]; then
     append+=" lab.out=$(encode "$out")"
 fi
 devices+=(-device virtio-serial)
+mkfifo "$run"/{stdout,stderr,status}
 for stream in stdout stderr status; do
-    mkfifo "$run/$stream"
     devices+=(-chardev "file,id=$stream,path=$run/$stream"
         -device "virtserialport,chardev=$stream,name=$stream")
 done
 
-cat "$run/stdout" &
-cat "$run/stderr" >&2 &
-cat "$run/status" >"$run/exit" &
-setpriv --pdeathsig KILL timeout -k 10 "$timeout_s" setpriv --pdeathsig KILL \
-    "$qemu" -accel tcg,thread=multi -cpu max,+svm,+npt -M q35 -smp "$cpus" -m "$memory" \
-    -nodefaults -no-user-config -display none -no-reboot -serial "file:$run/console" \
-    -device virtio-rng-pci \
-    -kernel "$machine/vmlinux" -initrd "$machine/initramfs.cpio" -append "$append" \
-    "${devices[@]}" </dev/null 2>"$run/qemu" &
+# Until QEMU has ended this shell stands for a writer of the pipes: nobody waits in open(2) for a
+# QEMU that never comes so far, and when this shell is killed the readers see the end.
+exec {hold_stdout}<>"$run/stdout" {hold_stderr}<>"$run/stderr" {hold_status}<>"$run/status"
+let_go() { exec {hold_stdout}>&- {hold_stderr}>&- {hold_status}>&-; }
+(let_go && exec cat) <"$run/stdout" &
+(let_go && exec cat) <"$run/stderr" >&2 &
+(let_go && exec cat) <"$run/status" >"$run/exit" &
+# A command behind PARENT, its process id, is killed when that ends, or is not started.
+# shellcheck disable=SC2016 # for the other shell to expand
+tied=(setpriv --pdeathsig KILL bash -c '[[ $PPID == "$0" ]] && exec "$@"')
+(
+    let_go
+    exec "${tied[@]}" $$ timeout -k 10 "$timeout_s" "${tied[@]}" "$BASHPID" \
+        "$qemu" -accel tcg,thread=multi -cpu max,+svm,+npt -M q35 -smp "$cpus" -m "$memory" \
+        -nodefaults -no-user-config -display none -no-reboot -serial "file:$run/console" \
+        -device virtio-rng-pci -d cpu_reset -D "$run/resets" \
+        -kernel "$machine/vmlinux" -initrd "$machine/initramfs.cpio" -append "$append" \
+        "${devices[@]}"
+) </dev/null 2>"$run/qemu" &
 qemu_pid=$!
 qemu_status=0
 # Not to hear bash's word about a job that was killed.
 { wait "$qemu_pid" || qemu_status=$?; } 2>/dev/null
-# A QEMU that did not come as far as opening them would leave the readers waiting.
-for stream in stdout stderr status; do
-    : <>"$run/$stream"
-done
+let_go
 wait
 if [[ -s $run/exit ]]; then
     exit "$(<"$run/exit")"
@@ -167,5 +174,11 @@ elif ((qemu_status == 124 || qemu_status == 137 && timeout_s > 0)); then
     echo "lab: ended after ${timeout_s} s (--timeout)" >&2
     exit 124
 fi
-{ head -n 20 "$run/qemu" && tail -n 40 "$run/console"; } >&2 2>/dev/null || true
+# A kernel that stops by itself says so on its console. One that cannot any more, for a fault
+# inside a fault inside a fault, leaves only the processors' registers.
+{
+    head -n 20 "$run/qemu"
+    tail -n 40 "$run/console"
+    sed -n '/^Triple fault/,$p' "$run/resets" | head -n 80
+} >&2 2>/dev/null || true
 lab_fail "the machine ended (QEMU: status $qemu_status) before the command did; its last lines are above"

@@ -98,6 +98,18 @@ for signal in INT TERM KILL; do
         same "no files after SIG$signal" "$(ls -A "$scratch/$signal")" ""
     fi
 done
+# Killed before QEMU opened anything: who reads the lab's output is not left waiting.
+printf '#!/bin/sh\n[ "$1" = --version ] && echo "QEMU emulator version 11.0.0" || exec sleep 1000\n' \
+    >"$scratch/qemu"
+mkfifo "$scratch/output"
+TMPDIR=$scratch/KILL MINIVMM_LAB_QEMU=$scratch/qemu "$lab" true >"$scratch/output" 2>&1 &
+pid=$!
+exec {output_fd}<"$scratch/output"
+until [[ -n $(machine_in "$scratch/KILL/minivmm-lab.*") ]]; do sleep 0.1; done
+kill -KILL "$pid"
+wait "$pid" 2>/dev/null
+timeout 60 cat <&"$output_fd" >"$scratch/stdout"
+same "its output ends" "$?" 0
 TMPDIR=$scratch/KILL "$lab" true
 same "files after SIGKILL are cleared by the next" "$(ls -A "$scratch/KILL")" ""
 finish
