@@ -154,12 +154,12 @@ std::vector<CrashReplay::Pending> CrashReplay::pending() const {
   std::vector<Pending> pending;
   for (const Change& change : changes_) {
     if (change.durable) continue;
-    std::string what = test::text(change.event);
-    if (change.kind == Change::Kind::kSize) what = "size of " + what;
-    if (change.event.kind == Event::Kind::kRename && change.kind != Change::Kind::kMove) {
-      what = (change.kind == Change::Kind::kRemove ? "removal of " : "insertion of ") + what;
-    }
-    pending.push_back({what, sectors(change)});
+    bool half = change.event.kind == Event::Kind::kRename;
+    const char* part = change.kind == Change::Kind::kSize             ? "size of "
+                       : half && change.kind == Change::Kind::kRemove ? "removal of "
+                       : half && change.kind == Change::Kind::kInsert ? "insertion of "
+                                                                      : "";
+    pending.push_back({part + test::text(change.event), sectors(change)});
   }
   return pending;
 }

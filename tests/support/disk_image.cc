@@ -159,7 +159,10 @@ std::string DiskImage::text() const {
     text += "  " + path + (node.directory ? "/" : "");
     if (!node.directory) text += " " + std::to_string(node.contents.size());
     text += "\n";
-    for (const auto& [name, child] : node.entries) add(child, path + "/" + name);
+    for (const auto& [name, child] : node.entries) {
+      std::string below = path;
+      add(child, below.append("/").append(name));
+    }
   };
   add(kRootInode, ".");
   return text;

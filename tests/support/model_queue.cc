@@ -6,7 +6,6 @@
 
 namespace test {
 
-using base::fail;
 using base::Result;
 
 namespace {
@@ -35,8 +34,7 @@ ModelQueue::~ModelQueue() {
 }
 
 Result<void> ModelQueue::prepare(Call call, Operation& operation, const snapshot::File& file,
-                                 std::span<const iovec> vectors, uint64_t offset,
-                                 uint64_t length) {
+                                 std::span<const iovec> vectors, uint64_t offset, uint64_t length) {
   if (prepared_.size() >= entries_) TRY(submit());
   operation.pending = true;
   Transfer& transfer = prepared_.emplace_back();
