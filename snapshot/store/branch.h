@@ -1,0 +1,81 @@
+// One running machine's place in the store: heads/<id>/, locked for as long as the machine lives,
+// and what its next snapshot continues: the parent snapshot and the disk layers written since.
+//
+// Owned by the machine's snapshot engine. Commits are one at a time; create_layer() and
+// merge_if_due() may run on other threads. The Store outlives it.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "snapshot/storage.h"
+#include "snapshot/store/head.h"
+#include "snapshot/store/snapshot.h"
+
+namespace snapshot {
+
+class Commit;
+class Store;
+
+// A disk's new layer: both files are empty.
+struct LayerFiles {
+  Id id;
+  std::unique_ptr<File> data;
+  std::unique_ptr<File> log;
+};
+
+class Branch {
+ public:
+  // A new branch that continues `parent` (null: none). Used by Store.
+  static base::Result<std::unique_ptr<Branch>> create(Store& store,
+                                                      std::shared_ptr<const Snapshot> parent,
+                                                      std::string_view vm_name);
+  Branch(const Branch&) = delete;
+  Branch& operator=(const Branch&) = delete;
+  // Unlocks. A branch without layers leaves nothing behind; one with layers keeps its HEAD, so that
+  // what the guest wrote after the last snapshot is there until Store::remove_head().
+  ~Branch();
+
+  const Id& id() const { return head_.branch; }
+  // The last snapshot of this machine, held; null before the first.
+  std::shared_ptr<const Snapshot> parent() const;
+
+  // The files exist and HEAD names them, durably, when this returns.
+  base::Result<LayerFiles> create_layer(uint32_t disk);
+
+  // Kind::kIncremental needs a parent. One commit at a time; the branch outlives it.
+  base::Result<std::unique_ptr<Commit>> begin(Kind kind);
+
+  // Merges index runs of the last snapshot where that is due; the next commit's manifest names the
+  // result. Takes milliseconds to seconds: called between commits, on a thread of its own if need
+  // be. Where it fails, nothing is lost but the merge.
+  base::Result<void> merge_if_due();
+
+ private:
+  friend class Commit;
+  // A run that stands for the newest `replaced` runs of a space of snapshot `of`.
+  struct Merged {
+    Id of;
+    size_t replaced = 0;
+    RunInfo run;
+  };
+  explicit Branch(Store& store) : store_(store) {}
+  base::Result<void> write_head(const Head& head);
+  void committed(std::shared_ptr<const Snapshot> snapshot, std::shared_ptr<Snapshot::Hold> hold,
+                 const std::vector<Id>& sealed_layers);
+  Id new_file_id() const;
+
+  Store& store_;
+  std::unique_ptr<File> lock_;
+  mutable std::mutex mutex_;  // guards what follows
+  Head head_;
+  std::shared_ptr<const Snapshot> parent_;
+  std::shared_ptr<Snapshot::Hold> hold_;
+  std::map<Space, Merged> merged_;
+  bool committing_ = false;
+};
+
+}  // namespace snapshot
