@@ -8,7 +8,8 @@ set -euo pipefail
 busybox=/bin/busybox
 [[ -x $busybox ]] || fail "no $busybox: run tools/setup.sh"
 lock_cache
-sum=$(recipe_sum "${BASH_SOURCE[0]}" "$recipes"/tools/*.[ch] "$recipes"/files/* "$busybox")
+sum=$(recipe_sum "${BASH_SOURCE[0]}" "$recipes"/tools/*.[ch] "$recipes"/tools/workload/*.[ch] \
+    "$recipes"/files/* "$busybox")
 up_to_date "$cache/userland" "$sum" && exit 0
 make_work_dir
 
@@ -29,4 +30,5 @@ build() { "${CC:-gcc}" -std=gnu17 -D_GNU_SOURCE -Os -s -static -Wall -Wextra -Ws
 build -o "$tree/bin/init" "$recipes"/tools/{init,modules,supervise}.c
 build -o "$tree/bin/vsock" "$recipes/tools/vsock.c"
 build -o "$tree/bin/exit-machine" "$recipes/tools/exit-machine.c"
+build -o "$tree/bin/workload" "$recipes"/tools/workload/*.c
 publish "$tree" "$cache/userland" "$sum"
