@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cassert>
 #include <cstring>
 
 #include "vmm/layout.h"
@@ -30,6 +31,36 @@ Result<std::unique_ptr<GuestMemory>> GuestMemory::create(uint64_t bytes) {
   }
   memory->size_ = bytes;
   return memory;
+}
+
+// The first region's pages fill whole words where there is a second one.
+static_assert(layout::kLowRamEnd.gfn().value % 64 == 0);
+
+std::optional<uint64_t> GuestMemory::ram_page(Gfn gfn) const {
+  uint64_t first = 0;
+  for (const Region& region : regions_) {
+    uint64_t pages = region.size >> kPageShift;
+    uint64_t start = region.start.gfn().value;
+    if (gfn.value >= start && gfn.value - start < pages) return first + (gfn.value - start);
+    first += pages;
+  }
+  return {};
+}
+
+Gpa GuestMemory::gpa_of(uint64_t ram_page) const {
+  assert(ram_page < ram_pages());
+  uint64_t offset = ram_page << kPageShift;
+  const Region* region = regions_.data();
+  for (; offset >= region->size; ++region) offset -= region->size;
+  return region->start + offset;
+}
+
+std::byte* GuestMemory::host(uint64_t ram_page) const {
+  assert(ram_page < ram_pages());
+  uint64_t offset = ram_page << kPageShift;
+  const Region* region = regions_.data();
+  for (; offset >= region->size; ++region) offset -= region->size;
+  return region->host + offset;
 }
 
 Result<const GuestMemory::Region*> GuestMemory::find(Gpa gpa, uint64_t length) const {
@@ -127,6 +158,20 @@ void GuestMemory::take_dirty(size_t index, std::span<uint64_t> into) {
   for (size_t word = 0; word < std::min(map.count, into.size()); ++word) {
     if (map.words[word].load(std::memory_order_relaxed) == 0) continue;
     into[word] |= map.words[word].exchange(0, std::memory_order_acquire);
+  }
+}
+
+void GuestMemory::peek_dirty(size_t index, std::span<uint64_t> into) const {
+  const DirtyMap& map = dirty_[index];
+  for (size_t word = 0; word < std::min(map.count, into.size()); ++word) {
+    into[word] |= map.words[word].load(std::memory_order_acquire);
+  }
+}
+
+void GuestMemory::return_dirty(size_t index, std::span<const uint64_t> from) {
+  DirtyMap& map = dirty_[index];
+  for (size_t word = 0; word < std::min(map.count, from.size()); ++word) {
+    if (from[word] != 0) map.words[word].fetch_or(from[word], std::memory_order_release);
   }
 }
 

@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <type_traits>
 #include <vector>
@@ -38,6 +39,16 @@ class GuestMemory {
 
   const std::vector<Region>& regions() const { return regions_; }
   uint64_t size() const { return size_; }
+
+  // RAM pages are the pages of all regions counted from 0 in the order of their addresses, the hole
+  // left out: how snapshots number them. A region begins at a multiple of 64, so that its pages
+  // fill whole words of a bitmap.
+  uint64_t ram_pages() const { return size_ >> kPageShift; }
+  // Nothing where `gfn` is not RAM.
+  std::optional<uint64_t> ram_page(Gfn gfn) const;
+  // Of a RAM page below ram_pages(). Who writes there marks the page afterwards.
+  Gpa gpa_of(uint64_t ram_page) const;
+  std::byte* host(uint64_t ram_page) const;
 
   // A view of [gpa, gpa + length), which must lie inside one region. The guest may change what it
   // shows at any time.
@@ -78,6 +89,10 @@ class GuestMemory {
   bool is_dirty(Gfn gfn) const;
   // Moves the marks of region `index`, one bit per page, into `into` (OR-ed) and clears them.
   void take_dirty(size_t index, std::span<uint64_t> into);
+  // The same, and the marks stay.
+  void peek_dirty(size_t index, std::span<uint64_t> into) const;
+  // Gives marks back that were taken and not used: `from` is OR-ed into the region's.
+  void return_dirty(size_t index, std::span<const uint64_t> from);
 
  private:
   GuestMemory() = default;

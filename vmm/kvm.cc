@@ -5,6 +5,7 @@
 #include <sys/ioctl.h>
 
 #include <algorithm>
+#include <cassert>
 #include <cerrno>
 #include <memory>
 
@@ -86,6 +87,33 @@ Result<void> KvmVm::set_memory(uint32_t slot, Gpa gpa, std::byte* host, uint64_t
   region.memory_size = bytes;
   region.userspace_addr = reinterpret_cast<uint64_t>(host);
   return control(KVM_SET_USER_MEMORY_REGION, &region, "KVM_SET_USER_MEMORY_REGION");
+}
+
+Result<void> KvmVm::enable_manual_dirty_log() const {
+  // Without KVM_DIRTY_LOG_INITIALLY_SET: a page nobody has written since the slot was made is known
+  // to be as it was made.
+  kvm_enable_cap enable{};
+  enable.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2;
+  enable.args[0] = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE;
+  return control(KVM_ENABLE_CAP, &enable, "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 (Linux 5.2 or newer)");
+}
+
+Result<void> KvmVm::get_dirty_log(uint32_t slot, std::span<uint64_t> bitmap) const {
+  kvm_dirty_log log{};
+  log.slot = slot;
+  log.dirty_bitmap = bitmap.data();
+  return control(KVM_GET_DIRTY_LOG, &log, "KVM_GET_DIRTY_LOG");
+}
+
+Result<void> KvmVm::clear_dirty_log(uint32_t slot, uint64_t first, uint32_t pages,
+                                    std::span<const uint64_t> bits) const {
+  assert(first % 64 == 0 && bits.size() * 64 >= pages);
+  kvm_clear_dirty_log log{};
+  log.slot = slot;
+  log.first_page = first;
+  log.num_pages = pages;
+  log.dirty_bitmap = const_cast<uint64_t*>(bits.data());  // read only by the kernel
+  return control(KVM_CLEAR_DIRTY_LOG, &log, "KVM_CLEAR_DIRTY_LOG");
 }
 
 Result<void> KvmVm::create_irqchip() const {

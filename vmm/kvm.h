@@ -5,6 +5,7 @@
 #include <linux/kvm.h>
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -48,6 +49,15 @@ class KvmVm {
   int fd() const { return fd_.get(); }
   base::Result<void> set_memory(uint32_t slot, Gpa gpa, std::byte* host, uint64_t bytes,
                                 uint32_t flags) const;
+  // KVM_GET_DIRTY_LOG of a slot then only reads, and clear_dirty_log() clears (api.rst, 7.18
+  // KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2); to be called before a slot is made that logs.
+  base::Result<void> enable_manual_dirty_log() const;
+  // One bit a page, bit 0 the slot's first; `bitmap` holds all of the slot's, in whole words.
+  base::Result<void> get_dirty_log(uint32_t slot, std::span<uint64_t> bitmap) const;
+  // Clears the log of those of `pages` pages from `first` (a multiple of 64, within the slot) that
+  // have their bit set. `pages` is a multiple of 64 or ends where the slot does.
+  base::Result<void> clear_dirty_log(uint32_t slot, uint64_t first, uint32_t pages,
+                                     std::span<const uint64_t> bits) const;
   // Local APICs, IOAPIC and PICs in the kernel; to be called before any vCPU is created.
   base::Result<void> create_irqchip() const;
   base::Result<void> set_identity_map(Gpa identity_map, Gpa tss) const;

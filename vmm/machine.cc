@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <cassert>
+#include <chrono>
+
 #include "vmm/cpuid.h"
 #include "vmm/layout.h"
 
@@ -9,6 +12,7 @@ namespace vmm {
 
 using base::fail;
 using base::Result;
+using namespace std::chrono_literals;
 
 namespace {
 
@@ -17,6 +21,14 @@ constexpr uint32_t kMsrMiscEnable = 0x1A0;
 constexpr uint64_t kMiscEnableFastStrings = 1;
 constexpr uint32_t kMsrMtrrDefaultType = 0x2FF;
 constexpr uint64_t kMtrrEnableWriteBack = 1 << 11 | 6;
+
+// About as long as a snapshot's pause is to take.
+constexpr std::chrono::nanoseconds kSpin = 300us;
+
+int64_t monotonic_ns() {
+  // On Linux steady_clock is CLOCK_MONOTONIC.
+  return std::chrono::steady_clock::now().time_since_epoch() / 1ns;
+}
 
 }  // namespace
 
@@ -33,7 +45,7 @@ Result<std::unique_ptr<Machine>> Machine::create(const Config& config) {
   std::unique_ptr<Machine> machine(new Machine(std::move(stopped)));
   TRY_ASSIGN(KvmVm vm, kvm.create_vm());
   machine->vm_ = std::make_unique<KvmVm>(std::move(vm));
-  TRY(machine->create_memory(config.memory_bytes));
+  TRY(machine->create_memory(config));
   // Intel only, harmless on AMD; both must come before the first vCPU.
   TRY(machine->vm_->set_identity_map(layout::kKvmIdentityMap, layout::kKvmTss));
   TRY(machine->vm_->create_irqchip());
@@ -44,11 +56,17 @@ Result<std::unique_ptr<Machine>> Machine::create(const Config& config) {
 
 Machine::~Machine() { halt_threads(); }
 
-Result<void> Machine::create_memory(uint64_t bytes) {
-  TRY_ASSIGN(memory_, GuestMemory::create(bytes));
+Result<void> Machine::create_memory(const Config& config) {
+  TRY_ASSIGN(memory_, GuestMemory::create(config.memory_bytes));
+  if (config.dirty_log) {
+    TRY(vm_->enable_manual_dirty_log());
+    dirty_log_.emplace(*vm_, *memory_);
+  }
+  // Logging from the start: turned on later, it keeps the guest waiting for milliseconds.
+  uint32_t flags = config.dirty_log ? KVM_MEM_LOG_DIRTY_PAGES : 0;
   uint32_t slot = 0;
   for (const GuestMemory::Region& region : memory_->regions()) {
-    TRY(vm_->set_memory(slot++, region.start, region.host, region.size, 0));
+    TRY(vm_->set_memory(slot++, region.start, region.host, region.size, flags));
   }
   return {};
 }
@@ -56,6 +74,8 @@ Result<void> Machine::create_memory(uint64_t bytes) {
 Result<void> Machine::create_vcpus(const Kvm& kvm, uint32_t count) {
   TRY_ASSIGN(auto supported, kvm.supported_cpuid());
   Vcpu::install_kick_signal();
+  // Who waits for a vCPU needs a processor of its own to spin on.
+  std::chrono::nanoseconds spin = count < std::thread::hardware_concurrency() ? kSpin : 0ns;
   for (uint32_t i = 0; i < count; ++i) {
     TRY_ASSIGN(KvmVcpu vcpu, vm_->create_vcpu(i));
     CpuidConfig cpuid{.cpu = i,
@@ -65,8 +85,9 @@ Result<void> Machine::create_vcpus(const Kvm& kvm, uint32_t count) {
     TRY(vcpu.set_cpuid(make_cpuid(supported, cpuid)));
     TRY(vcpu.set_msrs({{kMsrMiscEnable, 0, kMiscEnableFastStrings},
                        {kMsrMtrrDefaultType, 0, kMtrrEnableWriteBack}}));
-    vcpus_.push_back(std::make_unique<Vcpu>(
-        i, std::move(vcpu), pio_, mmio_, [this](StopReason reason) { stop(std::move(reason)); }));
+    vcpus_.push_back(
+        std::make_unique<Vcpu>(i, std::move(vcpu), pio_, mmio_, spin,
+                               [this](StopReason reason) { stop(std::move(reason)); }));
   }
   return {};
 }
@@ -85,21 +106,26 @@ Result<void> Machine::boot(const boot::Entry& entry) {
   return {};
 }
 
+void Machine::direct_vcpus() {
+  bool run = wanted_ && holds_ == 0 && !stop_reason_;
+  for (auto& vcpu : vcpus_) run ? vcpu->unpark() : vcpu->park();
+}
+
 void Machine::run() {
   // A pause() in progress waits for every vCPU to park; it is not to be overtaken.
   std::lock_guard control(control_);
   std::lock_guard lock(mutex_);
-  if (running_ || stop_reason_) return;
-  running_ = true;
-  for (auto& vcpu : vcpus_) vcpu->unpark();
+  if (wanted_ || stop_reason_) return;
+  wanted_ = true;
+  direct_vcpus();
 }
 
 void Machine::pause() {
   std::lock_guard control(control_);
   {
     std::lock_guard lock(mutex_);
-    running_ = false;
-    for (auto& vcpu : vcpus_) vcpu->park();
+    wanted_ = false;
+    direct_vcpus();
   }
   // Outside the lock: a vCPU on its way to be parked may call stop().
   for (auto& vcpu : vcpus_) vcpu->wait_parked();
@@ -107,16 +133,44 @@ void Machine::pause() {
 
 bool Machine::paused() const {
   std::lock_guard lock(mutex_);
-  return !running_;
+  return !wanted_ || stop_reason_;
+}
+
+Machine::HoldTimes Machine::hold(const VcpuTask* task) {
+  HoldTimes times;
+  {
+    std::lock_guard lock(mutex_);
+    ++holds_;
+    times.kick_ns = monotonic_ns();
+    direct_vcpus();
+    if (task != nullptr) begin_tasks(*task);
+  }
+  for (auto& vcpu : vcpus_) vcpu->wait_parked();
+  times.parked_ns = monotonic_ns();
+  return times;
+}
+
+void Machine::begin_tasks(const VcpuTask& task) {
+  for (auto& vcpu : vcpus_) vcpu->begin_task(task);
+}
+
+void Machine::wait_tasks() {
+  for (auto& vcpu : vcpus_) vcpu->wait_task();
+}
+
+void Machine::release() {
+  std::lock_guard lock(mutex_);
+  assert(holds_ > 0);
+  --holds_;
+  direct_vcpus();
 }
 
 void Machine::stop(StopReason reason) {
   std::lock_guard lock(mutex_);
-  running_ = false;
-  for (auto& vcpu : vcpus_) vcpu->park();
-  if (stop_reason_) return;
-  stop_reason_ = std::move(reason);
-  stopped_.signal();
+  bool first = !stop_reason_;
+  if (first) stop_reason_ = std::move(reason);
+  direct_vcpus();
+  if (first) stopped_.signal();
 }
 
 std::optional<StopReason> Machine::stop_reason() const {

@@ -4,6 +4,10 @@
 //
 // create() → devices attach → boot() → run() … pause()/run() … → a StopReason.
 // pause(), run() and stop() may be called from any thread that is not a vCPU's.
+//
+// The guest runs while the user lets it (run(), pause()), nobody holds it (hold(), release()) and
+// it has not stopped. A snapshot holds: it leaves a machine paused that the user paused, and a
+// user who says run() meanwhile is obeyed when it is released.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +20,7 @@
 #include "vmm/base/result.h"
 #include "vmm/boot/kernel.h"
 #include "vmm/bus.h"
+#include "vmm/dirty_log.h"
 #include "vmm/guest_memory.h"
 #include "vmm/kvm.h"
 #include "vmm/kvm_interrupts.h"
@@ -29,6 +34,8 @@ class Machine {
   struct Config {
     uint64_t memory_bytes = 0;
     uint32_t cpus = 1;
+    // KVM logs the pages that the guest writes, from its first instruction on: what snapshots need.
+    bool dirty_log = true;
   };
   static base::Result<std::unique_ptr<Machine>> create(const Config& config);
   ~Machine();
@@ -41,13 +48,32 @@ class Machine {
   uint32_t cpus() const { return static_cast<uint32_t>(vcpus_.size()); }
   const std::vector<std::unique_ptr<Vcpu>>& vcpus() const { return vcpus_; }
 
+  // Null where Config::dirty_log was false.
+  DirtyLog* dirty_log() { return dirty_log_ ? &*dirty_log_ : nullptr; }
+
   // Sets the boot processor's registers and starts the vCPU threads, parked.
   base::Result<void> boot(const boot::Entry& entry);
 
   void run();
   // Returns when every vCPU is parked.
   void pause();
+  // The user's pause, or stopped; not a hold.
   bool paused() const;
+
+  // CLOCK_MONOTONIC, in ns.
+  struct HoldTimes {
+    int64_t kick_ns = 0;    // the vCPUs are asked to leave the guest
+    int64_t parked_ns = 0;  // all have
+  };
+  // Stops every vCPU whatever the user wants, until as many release()s; returns when all are
+  // parked, each with the exit in hand completed. A vCPU runs `task`, where there is one, itself
+  // and as soon as it is parked; wait_tasks() returns when all have. Nothing is allocated, no
+  // thread made. No hold may be left when halt_threads() is called.
+  HoldTimes hold(const VcpuTask* task = nullptr);
+  // While held: every vCPU's thread runs `task`, all at the same time.
+  void begin_tasks(const VcpuTask& task);
+  void wait_tasks();
+  void release();
 
   // Ends the run; the first reason given is the one that counts. Any thread, vCPUs' too.
   void stop(StopReason reason);
@@ -60,18 +86,23 @@ class Machine {
 
  private:
   explicit Machine(base::EventFd stopped) : stopped_(std::move(stopped)) {}
-  base::Result<void> create_memory(uint64_t bytes);
+  base::Result<void> create_memory(const Config& config);
   base::Result<void> create_vcpus(const Kvm& kvm, uint32_t count);
 
   std::unique_ptr<KvmVm> vm_;
   std::unique_ptr<GuestMemory> memory_;
+  std::optional<DirtyLog> dirty_log_;
   std::unique_ptr<KvmInterrupts> interrupts_;
   Bus pio_;
   Bus mmio_;
 
+  // Tells the vCPUs what follows from the three below; the caller has mutex_.
+  void direct_vcpus();
+
   std::mutex control_;        // one run() or pause() at a time; never taken by a vCPU's thread
-  mutable std::mutex mutex_;  // guards running_, stop_reason_ and the list of vCPUs
-  bool running_ = false;
+  mutable std::mutex mutex_;  // guards the following, and the list of vCPUs; never held in a wait
+  bool wanted_ = false;       // by the user
+  uint32_t holds_ = 0;
   std::optional<StopReason> stop_reason_;
   base::EventFd stopped_;
 

@@ -11,8 +11,27 @@
 namespace vmm {
 
 namespace {
+
 const int kKickSignal = SIGRTMIN;
+
+void relax() { __builtin_ia32_pause(); }
+
+// Returns once `word` is not `old`; spins for that long before it sleeps.
+void wait_while(const std::atomic<uint32_t>& word, uint32_t old, std::chrono::nanoseconds spin) {
+  constexpr int kLooksPerClock = 32;
+  if (spin.count() > 0) {
+    auto end = std::chrono::steady_clock::now() + spin;
+    do {
+      for (int i = 0; i < kLooksPerClock; ++i) {
+        if (word.load() != old) return;
+        relax();
+      }
+    } while (std::chrono::steady_clock::now() < end);
+  }
+  word.wait(old);
 }
+
+}  // namespace
 
 void Vcpu::install_kick_signal() {
   struct sigaction action{};
@@ -21,12 +40,18 @@ void Vcpu::install_kick_signal() {
 }
 
 Vcpu::Vcpu(uint32_t index, KvmVcpu kvm, const Bus& pio, const Bus& mmio,
-           std::function<void(StopReason)> on_stop)
-    : index_(index), kvm_(std::move(kvm)), pio_(pio), mmio_(mmio), on_stop_(std::move(on_stop)) {}
+           std::chrono::nanoseconds spin, std::function<void(StopReason)> on_stop)
+    : index_(index),
+      kvm_(std::move(kvm)),
+      pio_(pio),
+      mmio_(mmio),
+      spin_(spin),
+      on_stop_(std::move(on_stop)) {}
 
 Vcpu::~Vcpu() {
   if (!thread_.joinable()) return;
-  set_goal(Goal::kEnd);
+  set_goal(kEnd);
+  kick();
   thread_.join();
 }
 
@@ -37,8 +62,6 @@ base::Result<void> Vcpu::start() {
   sigdelset(&mask, kKickSignal);
   pthread_sigmask(SIG_SETMASK, &mask, &before);
   try {
-    // Under the lock: somebody may ask the thread to park while it is being made.
-    std::lock_guard lock(mutex_);
     thread_ = std::thread([this] { thread_main(); });
   } catch (const std::system_error& error) {
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
@@ -46,45 +69,79 @@ base::Result<void> Vcpu::start() {
   }
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   pthread_setname_np(thread_.native_handle(), fmt::format("vcpu{}", index_).c_str());
+  // Only now: who asks the thread to park while it is being made does so by the goal alone.
+  started_ = true;
   return {};
 }
 
-void Vcpu::park() { set_goal(Goal::kPark); }
-void Vcpu::unpark() { set_goal(Goal::kRun); }
+void Vcpu::park() {
+  set_goal(kPark);
+  kick();
+}
+
+void Vcpu::unpark() { set_goal(kRun); }
 
 void Vcpu::set_goal(Goal goal) {
-  std::lock_guard lock(mutex_);
-  if (goal_ == Goal::kEnd) return;
-  goal_ = goal;
-  changed_.notify_all();
-  if (goal == Goal::kRun) return;
+  uint32_t before = command_.load();
+  do {
+    if ((before & kGoalMask) == kEnd) return;
+  } while (!command_.compare_exchange_weak(
+      before, ((before & ~kGoalMask) + kNextCommand) | static_cast<uint32_t>(goal)));
+  command_.notify_all();
+}
+
+void Vcpu::kick() {
   // The flag for a thread about to enter the guest, the signal for one inside.
   set_immediate_exit(true);
-  if (thread_.joinable() && !parked_) pthread_kill(thread_.native_handle(), kKickSignal);
+  if (started_ && parked_.load() == 0) pthread_kill(thread_.native_handle(), kKickSignal);
 }
 
-void Vcpu::wait_parked() {
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return parked_; });
+void Vcpu::wait_parked() { wait_while(parked_, 0, spin_); }
+
+void Vcpu::begin_task(const VcpuTask& task) {
+  if (!started_) return task(index_, kvm_);
+  task_pending_ = 1;
+  task_ = &task;
+  command_.fetch_add(kNextCommand);
+  command_.notify_all();
 }
 
-void Vcpu::set_immediate_exit(bool on) {
-  std::atomic_ref(kvm_.run().immediate_exit).store(on, std::memory_order_release);
+void Vcpu::wait_task() { wait_while(task_pending_, 1, spin_); }
+
+void Vcpu::run_task() {
+  const VcpuTask* task = task_.exchange(nullptr);
+  if (task == nullptr) return;
+  (*task)(index_, kvm_);
+  task_pending_ = 0;
+  task_pending_.notify_all();
 }
+
+void Vcpu::set_immediate_exit(bool on) { std::atomic_ref(kvm_.run().immediate_exit).store(on); }
 
 bool Vcpu::wait_to_run() {
-  std::unique_lock lock(mutex_);
-  if (goal_ != Goal::kRun) {
-    // One more KVM_RUN, which leaves at once (immediate_exit is set), completes the exit in hand.
+  for (;;) {
+    parked_ = 0;
+    set_immediate_exit(false);
+    // After the two stores: who has set another goal since has set immediate_exit after it, or is
+    // seen here.
+    if (goal() == kRun) return true;
+    set_immediate_exit(true);
+    // One more KVM_RUN, which leaves at once, completes the exit in hand.
     if (completion_pending_) return true;
-    parked_ = true;
-    changed_.notify_all();
-    changed_.wait(lock, [this] { return goal_ != Goal::kPark; });
-    if (goal_ == Goal::kEnd) return false;
+    parked_ = 1;
+    parked_.notify_all();
+    serve_while_parked();
+    if (goal() == kEnd) return false;
   }
-  parked_ = false;
-  set_immediate_exit(false);
-  return true;
+}
+
+void Vcpu::serve_while_parked() {
+  for (;;) {
+    uint32_t seen = command_.load();
+    run_task();
+    if ((seen & kGoalMask) != kPark) return;
+    wait_while(command_, seen, spin_);
+  }
 }
 
 void Vcpu::thread_main() {
@@ -101,12 +158,8 @@ void Vcpu::thread_main() {
 }
 
 void Vcpu::stop(StopReason reason) {
-  {
-    // Parked before anybody hears of it, so that the guest does not run on meanwhile.
-    std::lock_guard lock(mutex_);
-    if (goal_ == Goal::kRun) goal_ = Goal::kPark;
-    set_immediate_exit(true);
-  }
+  // Parked before anybody hears of it, so that the guest does not run on meanwhile.
+  set_goal(kPark);
   on_stop_(std::move(reason));
 }
 

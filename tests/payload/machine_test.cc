@@ -66,7 +66,7 @@ TEST_F(MachineTest, PauseAndResumeAThousandTimesUnderAFullSpeedWriter) {
   auto guest = make({.payload = "dirty", .command_line = "size=16M verify=1 order=random"});
   vmm::Machine& machine = guest->machine();
   machine.run();
-  std::string output = guest->wait_for_output("state=");
+  std::string output = guest->wait_for_output("tsc_khz=");
   vmm::Gpa state{std::strtoull(field(output, "state").c_str(), nullptr, 16)};
   ASSERT_NE(state.value, 0u) << output;
   using Page = std::array<uint64_t, vmm::kPageSize / 8>;
