@@ -11,6 +11,7 @@
 #include "devices/virtio/balloon.h"
 #include "devices/virtio/block.h"
 #include "devices/virtio/console.h"
+#include "devices/virtio/file_disk.h"
 #include "devices/virtio/net.h"
 #include "devices/virtio/rng.h"
 #include "devices/virtio/vsock.h"
@@ -296,11 +297,16 @@ TEST_F(DeviceStateTest, VsockRefusesAPortItNeverGivesOut) {
 
 // --- block ---
 
+std::unique_ptr<Block> disk_on(int fd, bool read_only, const std::string& serial) {
+  auto disk = FileDisk::create(BlockFile::adopt(base::Fd(fd), 1 << 20, read_only));
+  return Block::create(std::move(*disk), "disk0", serial);
+}
+
 TEST_F(DeviceStateTest, BlockIssuesAgainWhatWasInFlight) {
   // The first disk is a pipe that nobody writes to: reads of it do not come back.
   int ends[2];
   ASSERT_EQ(::pipe2(ends, O_CLOEXEC), 0);
-  auto saved = *Block::create(BlockFile::adopt(base::Fd(ends[0]), 1 << 20, false), "disk0", "mine");
+  auto saved = disk_on(ends[0], false, "mine");
   base::Fd nobody(ends[1]);  // closed before the disk, which waits for its reads
   std::string content(1 << 20, 'x');
   content.replace(512, 512, std::string(512, 'y'));
@@ -368,7 +374,7 @@ TEST_F(DeviceStateTest, ChainsInFlightAreReadAgainAndMayBeAnything) {
   };
   int ends[2];
   ASSERT_EQ(::pipe2(ends, O_CLOEXEC), 0);
-  auto saved = *Block::create(BlockFile::adopt(base::Fd(ends[0]), 1 << 20, true), "disk0", "");
+  auto saved = disk_on(ends[0], true, "");
   base::Fd nobody(ends[1]);
   VirtioMachine from(*memory_, *saved);
   from.start();
