@@ -106,6 +106,14 @@ Result<void> BlockFile::lock(const std::string& path) {
                           read_only_ ? "" : ", or add ,ro to every use of it"));
 }
 
+Result<void> BlockFile::share() {
+  struct flock lock{};
+  lock.l_type = F_RDLCK;
+  lock.l_whence = SEEK_SET;
+  if (::fcntl(fd(), F_OFD_SETLK, &lock) < 0) return fail_errno("share the lock of a disk");
+  return {};
+}
+
 Result<void> BlockFile::check_content(const std::string& path, bool block_device) {
   if (size_ == 0) {
     return fail(fmt::format("disk {} is empty: truncate -s 1G {} makes it 1 GiB", path, path));

@@ -30,6 +30,9 @@ class BlockFile {
   // wants what direct access wants.
   static BlockFile adopt(base::Fd fd, uint64_t size, bool read_only, bool direct = false);
 
+  // Nothing is written any more: others may read it now, but none may write.
+  base::Result<void> share();
+
   int fd() const { return fd_.get(); }
   uint64_t size() const { return size_; }  // bytes, a multiple of kSectorBytes
   bool read_only() const { return read_only_; }
