@@ -8,7 +8,9 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "snapshot/storage.h"
@@ -39,7 +41,8 @@ class Branch {
   // what the guest wrote after the last snapshot is there until Store::remove_head().
   ~Branch();
 
-  const Id& id() const { return head_.branch; }
+  const Id& id() const { return id_; }
+  const std::string& vm_name() const { return vm_name_; }
   // The last snapshot of this machine, held; null before the first.
   std::shared_ptr<const Snapshot> parent() const;
 
@@ -62,18 +65,28 @@ class Branch {
     size_t replaced = 0;
     RunInfo run;
   };
-  explicit Branch(Store& store) : store_(store) {}
+  Branch(Store& store, const Id& id, std::string_view vm_name)
+      : store_(store), id_(id), vm_name_(vm_name) {}
   base::Result<void> write_head(const Head& head);
+  // Packs, runs and layers carry the first half of their branch's id, so that a recovery knows,
+  // without reading them, whose unfinished files they are.
+  base::Result<Id> new_file_id() const;
+  std::optional<Merged> merged(Space space, const Id& of) const;
   void committed(std::shared_ptr<const Snapshot> snapshot, std::shared_ptr<Snapshot::Hold> hold,
-                 const std::vector<Id>& sealed_layers);
-  Id new_file_id() const;
+                 const std::vector<Head::Layer>& sealed);
+  void commit_ended();
 
   Store& store_;
+  const Id id_;
+  const std::string vm_name_;
   std::unique_ptr<File> lock_;
+  bool recovered_ = false;
   mutable std::mutex mutex_;  // guards what follows
   Head head_;
   std::shared_ptr<const Snapshot> parent_;
-  std::shared_ptr<Snapshot::Hold> hold_;
+  std::shared_ptr<Snapshot::Hold> hold_;  // of the parent
+  // Of earlier parents, one of which the durable HEAD names: a HEAD could not be replaced.
+  std::vector<std::shared_ptr<Snapshot::Hold>> former_holds_;
   std::map<Space, Merged> merged_;
   bool committing_ = false;
 };

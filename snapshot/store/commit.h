@@ -59,26 +59,33 @@ class Commit {
     SlotInfo info;
     std::unique_ptr<File> owned;  // a pack's
     File* file = nullptr;
+    bool used = false;
   };
   struct Pages {
     uint64_t total = 0;
     std::vector<PageEntry> entries;
   };
-  base::Result<void> settle_packs();
-  base::Result<void> write_runs(Manifest& manifest);
-  base::Result<void> write_run(SpaceInfo& space, const Pages& pages);
+  base::Result<void> check_entries(Space space, const Pages& pages) const;
+  base::Result<void> settle_files();
+  base::Result<void> add_space(Manifest& manifest, Space space, Slot unwritten);
+  base::Result<void> write_run(SpaceInfo& space, const Pages& pages, bool flat, Slot unwritten);
+  base::Result<void> merge_inline(SpaceInfo& space, Slot unwritten);
+  base::Result<File*> create_run(Id& id);
+  void count_pages(Manifest& manifest) const;
   base::Result<void> make_durable(File& manifest);
   base::Result<std::shared_ptr<const Snapshot>> publish(Manifest manifest,
-                                                        std::unique_ptr<File> file,
-                                                        const std::string& temporary);
+                                                        std::shared_ptr<File> file,
+                                                        uint64_t manifest_bytes);
 
   Branch& branch_;
   const Kind kind_;
   const Id id_;
-  std::shared_ptr<const Snapshot> parent_;
+  const std::shared_ptr<const Snapshot> parent_;
   std::vector<SlotFile> slots_;
   std::map<Space, Pages> pages_;
   std::vector<std::unique_ptr<File>> runs_;
+  uint64_t run_bytes_ = 0;            // merges left out
+  bool new_run_names_ = false;        // in runs/, not durable yet
   std::vector<std::string> created_;  // files to remove where it does not succeed
   bool open_ = true;
 };

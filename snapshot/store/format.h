@@ -2,14 +2,17 @@
 // changes something here changes it there, in the same commit.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "snapshot/storage.h"
 #include "snapshot/types.h"
+#include "vmm/base/codec.h"
 
 namespace snapshot {
 
@@ -70,11 +73,35 @@ struct Format {
 std::vector<std::byte> encode_format(const Format& format);
 base::Result<Format> decode_format(std::span<const std::byte> bytes);
 
+// The first kPackHeaderBytes of a pack.
+std::vector<std::byte> encode_pack_header(const Format& format, const Id& id);
+base::Result<void> check_pack_header(const Format& format, const Id& id,
+                                     std::span<const std::byte> bytes);
+
+inline void encode_id(base::Encoder& out, const Id& id) {
+  out.u64(id.high);
+  out.u64(id.low);
+}
+inline Id decode_id(base::Decoder& in) {
+  const uint64_t high = in.u64();
+  return {high, in.u64()};
+}
+// No id at all is all zeros.
+inline constexpr Id kNoId{};
+inline bool has_magic(std::span<const std::byte> bytes, std::string_view magic) {
+  return bytes.size() >= magic.size() &&
+         std::ranges::equal(bytes.first(magic.size()), std::as_bytes(std::span(magic)));
+}
+
 // Names of the files, relative to the store's directory.
 inline constexpr const char* kRoot = ".";
 inline std::string pack_name(const Id& id) { return "packs/" + id.text(); }
 inline std::string run_name(const Id& id) { return "runs/" + id.text(); }
 inline std::string snapshot_name(const Id& id) { return "snap/" + id.text(); }
+// A manifest before it is committed. The branch in front says whose it is.
+inline std::string temporary_name(const Id& branch, const Id& id) {
+  return "tmp/" + branch.text() + "-" + id.text();
+}
 inline std::string layer_name(uint32_t disk, const Id& id) {
   return "layers/" + std::to_string(disk) + "-" + id.text();
 }
@@ -82,5 +109,6 @@ inline std::string layer_log_name(uint32_t disk, const Id& id) {
   return layer_name(disk, id) + ".log";
 }
 inline std::string branch_directory(const Id& branch) { return "heads/" + branch.text(); }
+inline std::string branch_lock_name(const Id& branch) { return branch_directory(branch) + "/lock"; }
 
 }  // namespace snapshot

@@ -43,7 +43,7 @@ class SpaceIndex {
 // older one is not larger than what is merged so far, so that sizes grow geometrically towards the
 // oldest; a delta over half a flat run takes that in as well; and a list that comes close to
 // kMaxRuns is shortened in any case.
-size_t runs_to_merge(std::span<const RunInfo> runs, uint64_t pages);
+size_t runs_to_merge(std::span<const RunInfo> runs);
 
 // Should `entries` of `pages` be a flat run? (Where nothing older is below them.)
 bool flat_is_better(uint64_t entries, uint64_t pages);

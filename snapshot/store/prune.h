@@ -27,16 +27,6 @@ struct PruneReport {
   uint64_t freed_bytes = 0;
 };
 
-// What a recovery or a prune found that nothing names any more.
-struct Garbage {
-  uint64_t files = 0, bytes = 0;
-};
-
 base::Result<PruneReport> prune_store(Store& store, const PruneOptions& options);
-
-// Removes what a machine or command that was killed left behind: temporary files and files that no
-// manifest or HEAD names, except those of branches that live. Takes the store's lock. Removes
-// nothing where a manifest is damaged: what it names cannot be known.
-base::Result<Garbage> recover_store(Store& store);
 
 }  // namespace snapshot

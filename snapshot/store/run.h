@@ -36,7 +36,7 @@ struct SlotInfo {
 
 // Blocks of a run with `entries` entries, level by level: leaves first, the root block last.
 struct RunShape {
-  static base::Result<RunShape> of(RunInfo::Kind kind, uint64_t entries, uint32_t head_blocks);
+  static RunShape of(RunInfo::Kind kind, uint64_t entries, uint32_t head_blocks);
   std::vector<uint64_t> level_blocks;  // how many
   std::vector<uint64_t> level_start;   // the first block's number in the file
   uint64_t blocks = 0;                 // of the whole file
@@ -55,15 +55,15 @@ class RunWriter {
   base::Result<RunInfo> finish(std::span<const SlotInfo> slots);
 
  private:
-  base::Result<void> end_block();
-  base::Result<void> flush();
-  base::Result<void> write_block(std::span<const std::byte> block);
   struct Child {
     uint32_t first_page;
     uint64_t hash;
   };
+  base::Result<void> end_block();
+  base::Result<void> flush();
+  base::Result<void> write_nodes();
 
-  const Format& format_;
+  const Format format_;
   File& file_;
   const Id id_;
   const Space space_;
@@ -71,10 +71,10 @@ class RunWriter {
   const uint32_t head_blocks_;
   uint64_t entries_ = 0;
   uint64_t written_ = 0;           // bytes of the file, the buffered ones left out
-  std::vector<std::byte> buffer_;  // blocks not written yet, the last one being filled
-  size_t block_records_ = 0;       // in the block being filled
+  std::vector<std::byte> buffer_;  // what is not written yet; ends in the block being filled
+  size_t block_start_ = 0;         // in the buffer
   uint32_t block_first_page_ = 0;
-  std::vector<Child> level_;
+  std::vector<Child> level_;  // the finished blocks of the level being written
 };
 
 class RunReader {
@@ -86,45 +86,52 @@ class RunReader {
   // The files its entries name; read and checked when first asked for.
   base::Result<std::span<const SlotInfo>> slots() const;
 
-  // Slots in what is returned are this run's own; null where the run does not have the page.
+  // Slots in what is returned are this run's own; nothing where the run does not have the page.
   base::Result<std::optional<PageEntry>> find(uint64_t page) const;
 
   // Calls take(entry) for each entry with a page in [first, end), ascending.
   template <typename Take>
-  base::Result<void> for_each(uint64_t first, uint64_t end, Take take) const;
+  base::Result<void> for_each(uint64_t first, uint64_t end, Take take) const {
+    std::vector<PageEntry> entries;
+    TRY_ASSIGN(uint64_t leaf, leaf_of(first));
+    for (; leaf < shape_.level_blocks.front(); ++leaf) {
+      TRY(read_leaf(leaf, entries));
+      for (const PageEntry& entry : entries) {
+        if (entry.page >= end) return {};
+        if (entry.page >= first) take(entry);
+      }
+    }
+    return {};
+  }
 
-  // Reads and checks every block.
+  // Reads and checks every block; not through the cache.
   base::Result<void> verify() const;
 
  private:
-  struct Block {
-    alignas(64) std::array<std::byte, kBlockBytes> bytes;
-  };
+  using Block = std::array<std::byte, kBlockBytes>;
   using BlockRef = std::shared_ptr<const Block>;
-  base::Result<void> open() const;
+
+  base::Result<std::shared_ptr<File>> file() const;
   base::Result<BlockRef> block(size_t level, uint64_t index, uint64_t expected_hash) const;
-  // The leaf in which `page` is, if anywhere, and its number.
-  struct Leaf {
-    BlockRef block;
-    uint64_t index = 0;
-  };
-  base::Result<Leaf> leaf_of(uint64_t page) const;
-  base::Result<Leaf> leaf_at(uint64_t index) const;
-  size_t records_in(uint64_t leaf) const;
-  base::Error damaged(const std::string& what, uint64_t block) const;
-  PageEntry entry(const Block& block, uint64_t leaf, size_t record) const;
+  // The number of the leaf in which `page` is, if in any.
+  base::Result<uint64_t> leaf_of(uint64_t page) const;
+  base::Result<BlockRef> leaf(uint64_t index) const;
+  base::Result<void> read_leaf(uint64_t index, std::vector<PageEntry>& into) const;
+  size_t records_in(size_t level, uint64_t index) const;
+  base::Result<PageEntry> decode(uint64_t page, uint64_t hash, uint64_t location) const;
+  std::unexpected<base::Error> damaged(const char* what, uint64_t block) const;
 
   Storage& storage_;
   const Format format_;
   const Space space_;
   const RunInfo info_;
+  const RunShape shape_;
   mutable std::mutex mutex_;  // guards what follows
-  mutable RunShape shape_;
   mutable std::shared_ptr<File> file_;
   mutable std::optional<std::vector<SlotInfo>> slots_;
-  mutable std::unordered_map<uint64_t, BlockRef> cache_;
-  mutable std::vector<uint64_t> cache_order_;
-  mutable size_t cache_hand_ = 0;
+  mutable std::unordered_map<uint64_t, BlockRef> cache_;  // by the block's number in the file
+  mutable std::vector<uint64_t> cached_;                  // a ring: the oldest goes first
+  mutable size_t oldest_ = 0;
 };
 
 }  // namespace snapshot

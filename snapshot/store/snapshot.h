@@ -8,6 +8,8 @@
 #include <memory>
 #include <mutex>
 #include <span>
+#include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "snapshot/storage.h"
@@ -28,6 +30,7 @@ class Snapshot {
 
   const Manifest& manifest() const { return manifest_; }
   const Id& id() const { return manifest_.id; }
+  uint64_t manifest_bytes() const { return manifest_bytes_; }
 
   // Device and vCPU state; each call reads and verifies it anew.
   base::Result<base::SectionReader> sections() const;
@@ -57,26 +60,47 @@ class Snapshot {
   base::Result<void> check(Space space, const PageEntry& entry,
                            std::span<const std::byte> content) const;
 
+  // For merge, prune and verify: the index files themselves. Null for a space there is none of.
+  const SpaceIndex* index(Space space) const;
+  const std::vector<std::unique_ptr<SpaceIndex>>& indexes() const { return indexes_; }
+  // Where pages are that nobody wrote.
+  Slot unwritten(Space space) const;
+
   PageHash hash(std::span<const std::byte> page) const { return format_.hash(page); }
 
   // Keeps prune from removing the snapshot or any file it names, until the holder is gone; fails
   // where it is gone already. May be held several times.
-  class Hold;
+  class Hold {
+   public:
+    // Locks the manifest's file, which nobody else locks through this object.
+    static base::Result<std::shared_ptr<Hold>> lock(std::shared_ptr<File> manifest);
+    Hold(const Hold&) = delete;
+    Hold& operator=(const Hold&) = delete;
+    ~Hold();
+
+   private:
+    explicit Hold(std::shared_ptr<File> file) : file_(std::move(file)) {}
+    const std::shared_ptr<File> file_;
+  };
   base::Result<std::shared_ptr<Hold>> hold() const;
 
  private:
-  friend class Commit;
-  Snapshot(Storage& storage, const Format& format, Manifest manifest, std::unique_ptr<File> file);
-  base::Result<const SpaceIndex*> index(Space space) const;
+  friend class Commit;  // makes the one it has just written
+  Snapshot(Storage& storage, const Format& format, Manifest manifest, std::shared_ptr<File> file,
+           uint64_t manifest_bytes);
+  base::Result<SlotInfo> slot(Slot slot) const;
+  base::Result<std::unique_ptr<File>> open(Slot slot, Storage::Caching caching) const;
 
   Storage& storage_;
   const Format format_;
   const Manifest manifest_;
-  std::unique_ptr<File> file_;
+  const std::shared_ptr<File> file_;  // the manifest
+  const uint64_t manifest_bytes_;
   std::vector<std::unique_ptr<SpaceIndex>> indexes_;  // as manifest_.spaces
   mutable std::mutex mutex_;                          // guards what follows
-  mutable std::weak_ptr<Hold> hold_;
-  mutable std::vector<std::pair<std::string, std::shared_ptr<File>>> open_;  // last used last
+  // The files last opened, by name: a file is in several runs' slot tables.
+  mutable std::unordered_map<std::string, std::shared_ptr<File>> files_;
+  mutable std::unordered_map<Slot, std::shared_ptr<File>> by_slot_;
 };
 
 }  // namespace snapshot

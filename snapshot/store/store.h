@@ -14,6 +14,7 @@
 #include "snapshot/store/branch.h"
 #include "snapshot/store/commit.h"
 #include "snapshot/store/prune.h"
+#include "snapshot/store/recovery.h"
 #include "snapshot/store/snapshot.h"
 #include "snapshot/store/verify.h"
 
@@ -34,8 +35,9 @@ struct SnapshotInfo {
 
 struct HeadInfo {
   Id branch;
-  std::string damage;  // empty, or why the rest is not known
-  bool alive = false;  // its machine runs
+  std::string damage;    // empty, or why the rest is not known
+  bool alive = false;    // its machine runs
+  bool complete = true;  // false: killed before it began
   Head head;
 };
 
@@ -48,6 +50,7 @@ class Store {
   // of its own, which a branch's first begin() makes.
   static base::Result<std::unique_ptr<Store>> open(std::unique_ptr<Storage> storage);
   static base::Result<std::unique_ptr<Store>> open(const std::string& path);
+  static base::Result<std::unique_ptr<Store>> open_or_create(std::unique_ptr<Storage> storage);
   // Makes the directory where it does not exist (not its parents).
   static base::Result<std::unique_ptr<Store>> open_or_create(const std::string& path);
 
@@ -80,6 +83,8 @@ class Store {
   // The store's lock, held as long as the file is open. Commits share it; recovery and prune, which
   // decide what nobody names, exclude them. Waits for others, a minute at most.
   base::Result<std::unique_ptr<File>> lock(File::Lock mode) const;
+  // Null where it is not free.
+  base::Result<std::unique_ptr<File>> try_lock(File::Lock mode) const;
 
  private:
   Store(std::unique_ptr<Storage> storage, const Format& format)

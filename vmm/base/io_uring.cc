@@ -72,11 +72,7 @@ Result<void> IoUring::check_features() {
 
 IoUring::~IoUring() {
   if (!created_) return;
-  while (in_flight_ > 0) {
-    if (next_completion()) continue;
-    // EAGAIN, EBUSY and EINTR go away by themselves; nothing else can be waited for.
-    int result = io_uring_submit_and_wait(&ring_, 1);
-    if (result < 0 && result != -EAGAIN && result != -EBUSY && result != -EINTR) break;
+  while (wait_completion()) {
   }
   io_uring_queue_exit(&ring_);
 }
@@ -154,6 +150,16 @@ IoUring::Operation* IoUring::next_completion() {
   --in_flight_;
   io_uring_cqe_seen(&ring_, completion);
   return operation;
+}
+
+IoUring::Operation* IoUring::wait_completion() {
+  while (in_flight_ > 0) {
+    if (Operation* operation = next_completion()) return operation;
+    // EAGAIN, EBUSY and EINTR go away by themselves; nothing else can be waited for.
+    int result = io_uring_submit_and_wait(&ring_, 1);
+    if (result < 0 && result != -EAGAIN && result != -EBUSY && result != -EINTR) break;
+  }
+  return nullptr;
 }
 
 }  // namespace base

@@ -63,6 +63,9 @@ class IoUring {
   Result<void> submit();
   // The next operation that is complete, its result set; null where there is none.
   Operation* next_completion();
+  // Submits what was prepared and waits until an operation is complete; null where none is in
+  // flight, or where the kernel cannot be waited for.
+  Operation* wait_completion();
 
   // Ready while completions wait that were not announced before: clear it with consume(), then take
   // all completions, then submit().

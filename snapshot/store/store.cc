@@ -1,0 +1,269 @@
+#include "snapshot/store/store.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <filesystem>
+
+#include "snapshot/store/locks.h"
+
+namespace snapshot {
+
+namespace {
+
+constexpr const char* kFormatName = "FORMAT";
+constexpr const char* kLockName = "LOCK";
+constexpr const char* kNewFormatName = "tmp/FORMAT";
+constexpr std::array kDirectories = {"heads", "layers", "packs", "runs", "snap", "tmp"};
+constexpr size_t kListedIds = 20;
+
+base::Result<Format> new_format() {
+  Format format;
+  TRY_ASSIGN(format.uuid, Id::random());
+  if (getrandom(&format.seed, sizeof format.seed, 0) != sizeof format.seed) {
+    return base::fail_errno("random number for a store");
+  }
+  return format;
+}
+
+base::Result<void> refuse_foreign(Storage& storage) {
+  TRY_ASSIGN(const auto names, storage.list(kRoot));
+  for (const std::string& name : names) {
+    if (name != kFormatName && name != kLockName &&
+        std::ranges::find(kDirectories, name) == kDirectories.end()) {
+      return base::fail(fmt::format("{} is not empty and not a snapshot store: it holds '{}'",
+                                    storage.path(), name));
+    }
+  }
+  return {};
+}
+
+base::Result<std::unique_ptr<File>> open_lock(Storage& storage) {
+  return storage.open(kLockName, Storage::Access::kWrite, Storage::Caching::kCached);
+}
+
+// Everything a store has but FORMAT, which makes it one. Each step may find its work done.
+base::Result<std::unique_ptr<File>> prepare(Storage& storage) {
+  for (const char* directory : kDirectories) TRY(storage.make_directory(directory));
+  TRY_ASSIGN(const bool has_lock, storage.exists(kLockName));
+  if (!has_lock) {
+    auto file = storage.create(kLockName, Storage::Caching::kCached);
+    if (!file && file.error().os_error() != EEXIST) return file;
+  }
+  TRY_ASSIGN(auto lock, open_lock(storage));
+  TRY(wait_for_lock(*lock, File::Lock::kExclusive));
+  TRY(storage.sync_directory(kRoot));
+  return lock;
+}
+
+// With the lock held, where FORMAT is not there.
+base::Result<void> write_format(Storage& storage, const Format& format) {
+  TRY_ASSIGN(const bool left_over, storage.exists(kNewFormatName));
+  if (left_over) TRY(storage.remove(kNewFormatName));
+  TRY_ASSIGN(auto file, storage.create(kNewFormatName, Storage::Caching::kCached));
+  TRY(file->write(0, encode_format(format)));
+  TRY(file->sync());
+  TRY(storage.rename(kNewFormatName, kFormatName));
+  return storage.sync_directory(kRoot);
+}
+
+base::Result<Format> read_format(Storage& storage) {
+  auto file = storage.open(kFormatName, Storage::Access::kRead, Storage::Caching::kCached);
+  if (!file) {
+    if (file.error().os_error() != ENOENT) return std::unexpected(file.error());
+    return base::fail(storage.path() + " is not a snapshot store: it has no FORMAT");
+  }
+  TRY_ASSIGN(const uint64_t size, (*file)->size());
+  if (size != kFormatBytes) return base::fail(storage.path() + ": FORMAT is damaged");
+  std::array<std::byte, kFormatBytes> bytes;
+  TRY((*file)->read(0, bytes));
+  auto format = decode_format(bytes);
+  if (!format) return std::unexpected(format.error().with(storage.path()));
+  return format;
+}
+
+SnapshotInfo info_of(const Snapshot& snapshot, uint64_t manifest_bytes) {
+  const Manifest& from = snapshot.manifest();
+  SnapshotInfo info;
+  info.id = from.id;
+  info.parent = from.parent;
+  info.branch = from.branch;
+  info.vm_name = from.vm_name;
+  info.kind = from.kind;
+  info.time_ns = from.time_ns;
+  info.pause_ns = from.pause_ns;
+  info.ram_pages = from.ram_pages;
+  info.disk_pages = from.disk_pages;
+  info.zero_pages = from.zero_pages;
+  info.bytes = from.stored_bytes + manifest_bytes;
+  return info;
+}
+
+}  // namespace
+
+base::Result<std::unique_ptr<Store>> Store::create(std::unique_ptr<Storage> storage) {
+  TRY(refuse_foreign(*storage));
+  TRY_ASSIGN(auto lock, prepare(*storage));
+  TRY_ASSIGN(const bool there, storage->exists(kFormatName));
+  if (there) return base::fail(storage->path() + " is a snapshot store already");
+  TRY_ASSIGN(const Format format, new_format());
+  TRY(write_format(*storage, format));
+  return std::unique_ptr<Store>(new Store(std::move(storage), format));
+}
+
+base::Result<std::unique_ptr<Store>> Store::open(std::unique_ptr<Storage> storage) {
+  TRY_ASSIGN(const Format format, read_format(*storage));
+  return std::unique_ptr<Store>(new Store(std::move(storage), format));
+}
+
+base::Result<std::unique_ptr<Store>> Store::open(const std::string& path) {
+  TRY_ASSIGN(auto storage, open_storage(path));
+  return open(std::move(storage));
+}
+
+base::Result<std::unique_ptr<Store>> Store::open_or_create(std::unique_ptr<Storage> storage) {
+  TRY_ASSIGN(const bool complete, storage->exists(kFormatName));
+  if (complete) return open(std::move(storage));
+  TRY(refuse_foreign(*storage));
+  TRY_ASSIGN(auto lock, prepare(*storage));
+  // Somebody else may have been first.
+  TRY_ASSIGN(const bool there, storage->exists(kFormatName));
+  if (there) return open(std::move(storage));
+  TRY_ASSIGN(const Format format, new_format());
+  TRY(write_format(*storage, format));
+  return std::unique_ptr<Store>(new Store(std::move(storage), format));
+}
+
+base::Result<std::unique_ptr<Store>> Store::open_or_create(const std::string& path) {
+  if (mkdir(path.c_str(), 0700) == 0) {
+    // Its name is to be as durable as what will be in it.
+    std::filesystem::path parent = std::filesystem::path(path + "/").parent_path().parent_path();
+    TRY_ASSIGN(base::Fd directory,
+               base::open_file(parent.empty() ? "." : parent.string(), O_RDONLY | O_DIRECTORY));
+    if (fsync(directory.get()) != 0) return base::fail_errno("fsync " + parent.string());
+  } else if (errno != EEXIST) {
+    return base::fail_errno("make store " + path);
+  }
+  TRY_ASSIGN(auto storage, open_storage(path));
+  return open_or_create(std::move(storage));
+}
+
+base::Result<std::unique_ptr<File>> Store::lock(File::Lock mode) const {
+  TRY_ASSIGN(auto file, open_lock(*storage_));
+  TRY(wait_for_lock(*file, mode));
+  return file;
+}
+
+base::Result<std::unique_ptr<File>> Store::try_lock(File::Lock mode) const {
+  TRY_ASSIGN(auto file, open_lock(*storage_));
+  TRY_ASSIGN(const bool locked, file->try_lock(mode));
+  if (!locked) file.reset();
+  return file;
+}
+
+base::Result<std::vector<SnapshotInfo>> Store::list() const {
+  TRY_ASSIGN(const auto names, storage_->list("snap"));
+  std::vector<SnapshotInfo> infos;
+  for (const std::string& name : names) {
+    const auto id = Id::parse(name);
+    if (!id) continue;  // not ours
+    auto snapshot = load(*id);
+    if (snapshot) {
+      infos.push_back(info_of(**snapshot, (*snapshot)->manifest_bytes()));
+    } else if (snapshot.error().os_error() != ENOENT) {  // else pruned meanwhile
+      infos.emplace_back().id = *id;
+      infos.back().damage = snapshot.error().text();
+    }
+  }
+  std::ranges::sort(infos, {},
+                    [](const SnapshotInfo& info) { return std::pair(info.time_ns, info.id); });
+  return infos;
+}
+
+base::Result<Id> Store::resolve(std::string_view text) const {
+  if (auto whole = Id::parse(text)) {
+    TRY_ASSIGN(const bool there, storage_->exists(snapshot_name(*whole)));
+    if (there) return *whole;
+  }
+  TRY_ASSIGN(const auto infos, list());
+  std::vector<const SnapshotInfo*> found;
+  for (const SnapshotInfo& info : infos) {
+    if (text.empty() ? info.damage.empty() : info.id.text().starts_with(text)) {
+      found.push_back(&info);
+    }
+  }
+  if (!found.empty() && (text.empty() || found.size() == 1)) return found.back()->id;
+  if (infos.empty()) return base::fail(storage_->path() + " has no snapshot");
+  const bool none = found.empty();
+  if (none) {
+    for (const SnapshotInfo& info : infos) found.push_back(&info);
+  }
+  std::string ids;
+  const size_t first = found.size() > kListedIds ? found.size() - kListedIds : 0;
+  for (size_t i = first; i < found.size(); ++i) {
+    ids += (i == first ? "" : ", ") + found[i]->id.text() +
+           (found[i]->damage.empty() ? "" : " (damaged)");
+  }
+  return base::fail(fmt::format("{}: {} snapshot begins with '{}'; there {} {}{}", storage_->path(),
+                                none ? "no" : "more than one", text,
+                                found.size() == 1 ? "is" : "are", first > 0 ? "…, " : "", ids));
+}
+
+base::Result<std::shared_ptr<const Snapshot>> Store::load(const Id& id) const {
+  return Snapshot::load(*storage_, format_, id);
+}
+
+base::Result<std::unique_ptr<Branch>> Store::create_branch(std::optional<Id> parent,
+                                                           std::string_view vm_name) {
+  std::shared_ptr<const Snapshot> snapshot;
+  if (parent) {
+    TRY_ASSIGN(snapshot, load(*parent));
+  }
+  return Branch::create(*this, std::move(snapshot), vm_name);
+}
+
+base::Result<std::vector<HeadInfo>> Store::heads() const {
+  TRY_ASSIGN(const auto names, storage_->list("heads"));
+  std::vector<HeadInfo> heads;
+  for (const std::string& name : names) {
+    const auto branch = Id::parse(name);
+    if (!branch) continue;
+    HeadInfo info;
+    info.branch = *branch;
+    TRY_ASSIGN(info.alive, branch_is_alive(*storage_, *branch));
+    auto head = read_head(*storage_, format_, *branch);
+    if (head) {
+      info.head = std::move(*head);
+    } else {
+      info.damage = head.error().text();
+      info.complete = head.error().os_error() != ENOENT;
+    }
+    heads.push_back(std::move(info));
+  }
+  return heads;
+}
+
+base::Result<void> Store::remove_head(const Id& branch) {
+  {
+    TRY_ASSIGN(auto store_lock, lock(File::Lock::kExclusive));
+    TRY_ASSIGN(const bool alive, branch_is_alive(*storage_, branch));
+    if (alive) return base::fail("the machine of branch " + branch.text() + " runs");
+    const std::string directory = branch_directory(branch);
+    TRY_ASSIGN(const auto names, storage_->list(directory));
+    // Durably before its layers go: a HEAD that names missing ones would be damage.
+    for (const std::string& name : names) TRY(storage_->remove(directory + "/" + name));
+    TRY(storage_->sync_directory(directory));
+    TRY(storage_->remove_directory(directory));
+    TRY(storage_->sync_directory("heads"));
+  }
+  TRY(recover());
+  return {};
+}
+
+}  // namespace snapshot
