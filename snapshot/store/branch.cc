@@ -114,8 +114,10 @@ base::Result<std::unique_ptr<Commit>> Branch::begin(Kind kind) {
   // so a recovery that cannot be done is no reason to take no snapshot.
   if (!recovered_) recovered_ = try_recover_store(store_).value_or(true);
   TRY_ASSIGN(const Id id, Id::random());
-  std::lock_guard lock(mutex_);
-  committing_ = true;
+  {
+    std::lock_guard lock(mutex_);
+    committing_ = true;
+  }
   return std::make_unique<Commit>(*this, kind, id);
 }
 
