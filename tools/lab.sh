@@ -12,6 +12,9 @@
 #                    TERM and LANG are
 #   --out DIR        DIR of the host, writable in the lab: the way to hand files back
 #   --timeout S      end it after S seconds, with exit status 124
+#   --again N        start anew, up to N times, where the machine ended under the command: its
+#                    kernel died or the emulation failed. What the command itself did is never
+#                    repeated, whatever its status.
 #   --prepare        only make what the first use needs
 #
 # The command sees the host's files read-only and starts in the caller's directory, as root of
@@ -31,11 +34,12 @@ usage() {
     sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
 }
 
-cpus=2 memory=3G npt=1 out='' timeout_s=0 prepare_only=0
+call=("$@")
+cpus=2 memory=3G npt=1 out='' timeout_s=0 again=0 prepare_only=0
 environment=(PATH HOME TERM LANG)
 while (($#)); do
     case $1 in
-        --cpus | --memory | --env | --out | --timeout)
+        --cpus | --memory | --env | --out | --timeout | --again)
             (($# >= 2)) || lab_fail "$1 needs a value"
             case $1 in
                 --cpus) cpus=$2 ;;
@@ -43,6 +47,7 @@ while (($#)); do
                 --env) environment+=("$2") ;;
                 --out) out=$2 ;;
                 --timeout) timeout_s=$2 ;;
+                --again) again=$2 ;;
             esac
             shift 2
             ;;
@@ -181,4 +186,11 @@ fi
     tail -n 40 "$run/console"
     sed -n '/^Triple fault/,$p' "$run/resets" | head -n 80
 } >&2 2>/dev/null || true
+attempt=${MINIVMM_LAB_ATTEMPT:-1}
+if ((attempt <= again)); then
+    echo "lab: THE MACHINE DIED (QEMU: status $qemu_status), its last lines are above;" \
+        "starting anew, $((attempt + 1)) of $((again + 1))" >&2
+    finish
+    MINIVMM_LAB_ATTEMPT=$((attempt + 1)) exec "${BASH_SOURCE[0]}" "${call[@]}"
+fi
 lab_fail "the machine ended (QEMU: status $qemu_status) before the command did; its last lines are above"

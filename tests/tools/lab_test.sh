@@ -78,6 +78,21 @@ V=7.2.0 MINIVMM_LAB_QEMU=$scratch/qemu "$lab" true 2>"$scratch/stderr"
 same "QEMU too old" "$?" 125
 matches "and says which is needed" "$(<"$scratch/stderr")" "version 7.*QEMU 10 or newer is needed"
 
+# A machine that dies under the command: started anew only where that was asked for.
+cat >"$scratch/dies-once" <<'INSIDE'
+[ -e "$OUT/died" ] && exit 3
+: >"$OUT/died" && sync
+echo b >/proc/sysrq-trigger
+sleep 1000
+INSIDE
+export OUT=$scratch/out
+"$lab" --env OUT --out "$OUT" --again 1 bash "$scratch/dies-once" 2>"$scratch/stderr"
+same "the second machine's status" "$?" 3
+matches "the first one's death is not hidden" "$(<"$scratch/stderr")" "THE MACHINE DIED .*starting anew, 2 of 2"
+rm "$OUT/died"
+"$lab" --env OUT --out "$OUT" bash "$scratch/dies-once" 2>"$scratch/stderr"
+same "a machine that dies" "$?" 125
+
 # However lab.sh ends, QEMU ends. Its arguments name the scratch directory.
 machine_in() { grep -la "path=$1[/]status" /proc/[0-9]*/cmdline 2>/dev/null; }
 for signal in INT TERM KILL; do
