@@ -39,7 +39,7 @@ class Balloon : public Device {
   // Longest request taken; Linux sends 256 page numbers at once.
   static constexpr uint32_t kMaxRequestPages = 16 << 10;
   // What one turn of the loop does before other devices have theirs.
-  static constexpr uint64_t kTurnPages = 16 << 10;
+  static constexpr uint64_t kTurnPages = 1 << 10;
   static constexpr int kTurnRequests = 64;
 
   static base::Result<std::unique_ptr<Balloon>> create(std::string name,

@@ -34,6 +34,7 @@ Result<void> Balloon::restore(base::Decoder& from) {
   for (auto& value : statistics_) {
     bool known = from.boolean();
     uint64_t saved = from.u64();
+    if (!known && saved != 0) return base::fail("balloon statistic with a value but not known");
     value = known ? std::optional(saved) : std::nullopt;
   }
   // For activate(): its watch is what looks at both.

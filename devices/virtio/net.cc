@@ -26,6 +26,7 @@ constexpr uint8_t kGsoNone = 0;
 constexpr uint8_t kGsoTcp4 = 1;
 constexpr uint8_t kGsoTcp6 = 4;
 constexpr uint16_t kStatusLinkUp = 1;
+constexpr uint16_t kStatusAnnounce = 2;
 
 void count(std::atomic<uint64_t>& counter, uint64_t by = 1) {
   counter.fetch_add(by, std::memory_order_relaxed);
@@ -37,14 +38,16 @@ Net::Net(std::string name, const MacAddress& mac, std::unique_ptr<NetBackend> ba
     : name_(std::move(name)), mac_(mac), backend_(std::move(backend)), mtu_(mtu) {}
 
 uint64_t Net::features() const {
-  return kNetMac | kNetStatus | kNetMergeableBuffers | (mtu_ ? kNetMtu : 0) | backend_->offloads();
+  return kNetMac | kNetStatus | kNetMergeableBuffers | kNetControlQueue | kNetGuestAnnounce |
+         (mtu_ ? kNetMtu : 0) | backend_->offloads();
 }
 
 // struct virtio_net_config (virtio 1.2, 5.1.4), as far as the features offered reach.
 void Net::read_config(uint32_t offset, std::span<uint8_t> data) const {
   std::array<uint8_t, 12> config{};
   std::ranges::copy(mac_, config.begin());
-  base::store_le<uint16_t>(config, 6, link_up_ ? kStatusLinkUp : 0);
+  uint16_t status = (link_up_ ? kStatusLinkUp : 0) | (announce_ ? kStatusAnnounce : 0);
+  base::store_le(config, 6, status);
   base::store_le<uint16_t>(config, 8, 1);  // queue pairs
   base::store_le<uint16_t>(config, 10, mtu_);
   read_config_bytes(config, offset, data);
@@ -53,6 +56,7 @@ void Net::read_config(uint32_t offset, std::span<uint8_t> data) const {
 Result<void> Net::activate(Transport& transport, uint64_t features) {
   transport_ = &transport;
   features_ = features;
+  if (!(features & kNetGuestAnnounce)) announce_ = false;
   TRY(backend_->use_offloads(features & backend_->offloads()));
   want_frames_ = transport.has_queue(kReceiveQueue);
   if (!link_up_) return {};
@@ -69,10 +73,12 @@ bool Net::reset() {
   transport_ = nullptr;
   frame_bytes_ = 0;
   want_frames_ = want_room_ = false;
+  announce_ = false;
   return true;
 }
 
 Result<void> Net::process(uint16_t queue) {
+  if (queue == kControlQueue) return control();
   // Without a link frames stay where they are; the driver was told.
   if (!link_up_) return {};
   return queue == kReceiveQueue ? receive() : transmit();

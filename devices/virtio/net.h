@@ -1,5 +1,6 @@
 // virtio network device (virtio 1.2, section 5.1): one receive and one transmit queue, frames
-// carried by a NetBackend. Owned by the machine; called by its transport under the transport's
+// carried by a NetBackend, and a control queue on which a restored guest says that it has announced
+// itself to its new network. Owned by the machine; called by its transport under the transport's
 // lock, on the device's event loop but for activate() and reset().
 //
 // A frame from the host is read into a buffer of the device's own, because its size is not known
@@ -32,11 +33,14 @@ inline constexpr uint64_t kNetHostTso4 = 1ull << 11;
 inline constexpr uint64_t kNetHostTso6 = 1ull << 12;
 inline constexpr uint64_t kNetMergeableBuffers = 1ull << 15;
 inline constexpr uint64_t kNetStatus = 1ull << 16;
+inline constexpr uint64_t kNetControlQueue = 1ull << 17;
+inline constexpr uint64_t kNetGuestAnnounce = 1ull << 21;
 
 class Net : public Device {
  public:
   static constexpr uint16_t kReceiveQueue = 0;
   static constexpr uint16_t kTransmitQueue = 1;
+  static constexpr uint16_t kControlQueue = 2;
   // Ethernet header, VLAN tag and the largest IP packet: segmentation offload hands it over whole.
   static constexpr uint32_t kMaxFrameBytes = 14 + 4 + 65536;
   static constexpr uint32_t kMinFrameBytes = 14;
@@ -56,7 +60,7 @@ class Net : public Device {
   DeviceType type() const override { return DeviceType::kNet; }
   std::string_view name() const override { return name_; }
   uint64_t features() const override;
-  std::vector<uint16_t> queue_sizes() const override { return {256, 256}; }
+  std::vector<uint16_t> queue_sizes() const override { return {256, 256, 64}; }
   void read_config(uint32_t offset, std::span<uint8_t> data) const override;
   base::Result<void> activate(Transport& transport, uint64_t features) override;
   base::Result<void> process(uint16_t queue) override;
@@ -89,6 +93,8 @@ class Net : public Device {
   base::Result<void> place_frame(Virtqueue& queue, size_t chains);
   base::Result<void> transmit();
   base::Result<Sent> send(const DescriptorChain& chain);
+  base::Result<void> control();
+  base::Result<void> obey(const DescriptorChain& chain);
   bool header_allowed(const Header& header) const;
   base::Result<void> update_watch();
   void lose_link();
@@ -98,6 +104,7 @@ class Net : public Device {
   std::unique_ptr<NetBackend> backend_;
   uint16_t mtu_;
   bool link_up_ = true;
+  bool announce_ = false;  // the driver is to say where it is now, and has not done so
 
   Transport* transport_ = nullptr;
   uint64_t features_ = 0;
@@ -112,6 +119,7 @@ class Net : public Device {
   size_t frame_bytes_ = 0;
   std::vector<DescriptorChain> receive_chains_;  // reused from frame to frame
   DescriptorChain transmit_chain_;
+  DescriptorChain control_chain_;
   std::vector<iovec> iovecs_;
 
   Counters counters_;

@@ -1,6 +1,8 @@
 // The network device in a snapshot. Format: MAC address. A frame that waits for receive buffers
 // stays with the machine that has it: the restored one has lost it, as a network may. Frames to be
-// sent are in the queue until they are out, and none goes out twice.
+// sent are in the queue until they are out, and none goes out twice. Each restored driver that can
+// is asked to announce itself, by a bit of the status that the interrupt of the restore makes it
+// read.
 #include <fmt/format.h>
 
 #include "devices/virtio/net.h"
@@ -14,6 +16,7 @@ base::Result<void> Net::restore(base::Decoder& from) {
   auto saved = from.structure<MacAddress>();
   if (saved[0] & 1) return base::fail(fmt::format("{} is no unicast address", format_mac(saved)));
   mac_ = saved;
+  announce_ = true;
   return {};
 }
 

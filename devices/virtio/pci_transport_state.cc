@@ -55,6 +55,7 @@ Result<void> PciTransport::restore(base::Decoder& from) {
   state_ = static_cast<State>(state);
   map_at_restart_ = from.boolean();
   isr_ = from.u8();
+  if (isr_ & ~(kIsrQueue | kIsrConfig)) return base::fail(fmt::format("ISR status {:#x}", isr_));
   TRY(config_.restore(from));
   TRY(registers_.restore(from));
   TRY(msix_.restore(from, config_));

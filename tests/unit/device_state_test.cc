@@ -190,6 +190,49 @@ TEST_F(DeviceStateTest, NetSendsNoFrameTwiceAndLosesOnlyWhatNobodyHadTaken) {
   EXPECT_EQ(shown, mac);
 }
 
+TEST_F(DeviceStateTest, NetHasItsDriverAnnounceWhereItIsNow) {
+  Cable first, second;
+  Net saved("net0", {2, 0, 0, 0, 0, 1}, first.take_backend());
+  Net restored("net0", {2, 0, 0, 0, 0, 1}, second.take_backend());
+  VirtioMachine from(*memory_, saved), to(*memory_, restored);
+  from.start(kNetMac | kNetStatus | kNetControlQueue | kNetGuestAnnounce);
+  constexpr uint16_t kLinkUp = 1, kAnnounce = 2;
+  auto status = [](VirtioMachine& machine) {
+    return machine.driver.read<uint16_t>(machine.driver.structure[PciDriver::kDevice] + 6);
+  };
+  EXPECT_EQ(status(from), kLinkUp);
+  ASSERT_TRUE(to.restore(from.save()));
+  to.wake();
+  EXPECT_EQ(to.signals(0), 1u);  // configuration changed
+  EXPECT_EQ(status(to), kLinkUp | kAnnounce);
+  auto command = [&](uint16_t slot, std::string_view words) {
+    put(kData, words);
+    put(kData + 64, "?");
+    to.queues[2].add(slot, {{kData, static_cast<uint32_t>(words.size())}}, {{kData + 64, 1}});
+    to.driver.kick(2);
+    to.settle();
+    return get(kData + 64, 1)[0];
+  };
+  EXPECT_EQ(command(0, std::string_view("\0\0\1", 3)), 1);  // promiscuous mode: not offered
+  EXPECT_EQ(status(to), kLinkUp | kAnnounce);
+  EXPECT_EQ(command(2, std::string_view("\3\0", 2)), 0);
+  EXPECT_EQ(status(to), kLinkUp);
+  EXPECT_EQ(to.queues[2].used_index(), 2);
+  command(4, "\3");  // cut off
+  EXPECT_TRUE(to.driver.status() & kStatusNeedsReset);
+}
+
+TEST_F(DeviceStateTest, NetAsksNoDriverThatDoesNotKnowHow) {
+  Cable first, second;
+  Net saved("net0", {2, 0, 0, 0, 0, 1}, first.take_backend());
+  Net restored("net0", {2, 0, 0, 0, 0, 1}, second.take_backend());
+  VirtioMachine from(*memory_, saved), to(*memory_, restored);
+  from.start(kNetMac | kNetStatus);
+  ASSERT_TRUE(to.restore(from.save()));
+  to.wake();
+  EXPECT_EQ(to.driver.read<uint16_t>(to.driver.structure[PciDriver::kDevice] + 6), 1);
+}
+
 TEST_F(DeviceStateTest, NetRefusesAnAddressOfManyAndFeaturesOfAnotherBackend) {
   Cable plain, offloading(kNetCsum);
   Net net("net0", {2, 0, 0, 0, 0, 1}, plain.take_backend());

@@ -242,6 +242,7 @@ TEST_F(PciTransportStateTest, RefusesWhatNoDeviceCanHaveSaved) {
   EXPECT_THAT(with(kState, 9), HasSubstr("device state 9 is not known"));
   EXPECT_THAT(with(kState, 0), HasSubstr("in device state 0"));
   EXPECT_THAT(with(kState, 2), HasSubstr("in device state 2"));
+  EXPECT_THAT(with(kConfig - 1, 4), HasSubstr("ISR status 0x4"));
   EXPECT_THAT(with(kConfig, 0x86), HasSubstr("configuration space has 0x86 at 0x0"));
   EXPECT_THAT(with(kCommon, 0xFF), HasSubstr("which this device does not offer"));
   EXPECT_THAT(with(kStatus, kStatusDriverOk), HasSubstr("without having agreed on features"));
