@@ -176,21 +176,6 @@ TEST(NetTest, TcpBothWaysThroughUserMode) {
   EXPECT_EQ(vm.wait(), 0) << vm.output();
 }
 
-// The kernel has taken the device, and listens for its event.
-TEST(GenerationIdTest, TheKernelHasADriverForIt) {
-  Guest guest("backports-cloud");
-  guest.script(
-      "echo driver=$(basename $(readlink -f /sys/bus/acpi/devices/MVMM0001:00/physical_node/driver "
-      "/sys/bus/acpi/devices/MVMM0001:00/driver | head -n 1))\n"
-      "echo event: $(cat /sys/firmware/acpi/interrupts/gpe00)\n"
-      "dmesg | grep -i 'ACPI.*error' || echo no ACPI error\n");
-  VmProcess vm(guest.run());
-  EXPECT_TRUE(vm.expect("driver=vmgenid")) << vm.output();
-  EXPECT_TRUE(vm.expect("no ACPI error")) << vm.output();
-  EXPECT_EQ(vm.wait(), 0) << vm.output();
-  EXPECT_NE(vm.output().find("enabled"), std::string::npos) << vm.output();
-}
-
 TEST(RngTest, FeedsTheKernelsHardwareRng) {
   Guest guest;
   guest.script(
