@@ -62,11 +62,11 @@ base::Result<std::vector<LayerRange>> decode_layer_log(const Format& format, con
   auto id = header.structure<Id>();
   uint64_t of_blocks = header.u64();
   if (!std::ranges::equal(magic, std::as_bytes(std::span(kMagic)))) return ranges;
+  if (!sealed(format, id, log.first(kLayerLogHeaderBytes))) return ranges;
   if (id != layer) {
     return base::fail(
         fmt::format("the log is that of layer {}, not of {}", id.text(), layer.text()));
   }
-  if (!sealed(format, layer, log.first(kLayerLogHeaderBytes))) return ranges;
   if (of_blocks != blocks) {
     return base::fail(fmt::format("layer {} is that of a disk of {} blocks, this one has {}",
                                   layer.text(), of_blocks, blocks));

@@ -133,7 +133,9 @@ void LayeredDisk::run() {
 // Starts as much of the request as may be in flight, and ends it where all of it is done.
 void LayeredDisk::pump(Flight& flight) {
   if (base_writable_ && flight.issued == 0 && !flight.passed) return pass(flight);
-  while (flight.error == 0 && more(flight) && flight.pieces < kMostPieces) {
+  // Ranges may meet in a block, pieces of a transfer do not.
+  unsigned most = flight.request->ranges.empty() ? kMostPieces : 1;
+  while (flight.error == 0 && more(flight) && flight.pieces < most) {
     if (!issue(flight)) {
       starved_.push_back(&flight);
       return;
