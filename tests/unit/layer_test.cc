@@ -90,9 +90,9 @@ TEST(LayerLogTest, AnotherLayersLogIsRefused) {
 }
 
 TEST(LayerLogTest, RecordsThatMakeNoSenseAreDamage) {
-  for (LayerRange bad : {LayerRange{0, 0, Presence::kData}, LayerRange{kBlocks, 1, Presence::kData},
-                         LayerRange{1, UINT64_MAX, Presence::kZero},
-                         LayerRange{0, 1, Presence::kAbsent}}) {
+  for (LayerRange bad :
+       {LayerRange{0, 0, Presence::kData}, LayerRange{kBlocks, 1, Presence::kData},
+        LayerRange{1, UINT64_MAX, Presence::kZero}, LayerRange{0, 1, Presence::kAbsent}}) {
     auto decoded = decode_layer_log(kFormat, kId, kBlocks, log_of({{bad}}));
     ASSERT_FALSE(decoded);
     EXPECT_THAT(decoded.error().text(), HasSubstr("damaged at record 1"));
