@@ -32,3 +32,12 @@ function(minivmm_library name)
   add_library(${name} STATIC ${ARGN})
   target_link_libraries(${name} PUBLIC minivmm_options)
 endfunction()
+
+# Precompiled headers, in a form that ccache can keep (it wants
+# CCACHE_SLOPPINESS=pch_defines,time_macros as well).
+function(minivmm_precompile target)
+  target_precompile_headers(${target} PRIVATE ${ARGN})
+  target_compile_options(${target} PRIVATE
+    $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-fpch-preprocess>
+    "$<$<COMPILE_LANG_AND_ID:CXX,Clang>:SHELL:-Xclang -fno-pch-timestamp>")
+endfunction()

@@ -8,6 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 tools/setup.sh "$@"
 guest-images/build.sh
 export CMAKE_CXX_COMPILER_LAUNCHER=ccache CMAKE_C_COMPILER_LAUNCHER=ccache CCACHE_BASEDIR=$PWD
+export CCACHE_SLOPPINESS=pch_defines,time_macros
 mkdir -p build
 cmake --preset release >build/configure.log || { cat build/configure.log && exit 1; }
 cmake --build build/release
