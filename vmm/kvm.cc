@@ -41,6 +41,14 @@ struct Counted {
 constexpr unsigned long kGetSupportedCpuid = _IOWR(KVMIO, 0x05, CountedHeader);
 constexpr unsigned long kSetGsiRouting = _IOW(KVMIO, 0x6A, CountedHeader);
 constexpr unsigned long kSetMsrs = _IOW(KVMIO, 0x89, CountedHeader);
+constexpr unsigned long kGetMsrIndexList = _IOWR(KVMIO, 0x02, uint32_t);
+constexpr unsigned long kGetMsrs = _IOWR(KVMIO, 0x88, CountedHeader);
+// kvm_xsave, whose flexible array has the same problem.
+struct XsaveRegion {
+  uint32_t words[1024];
+};
+constexpr unsigned long kSetXsave = _IOW(KVMIO, 0xA5, XsaveRegion);
+constexpr unsigned long kGetXsave2 = _IOR(KVMIO, 0xCF, XsaveRegion);
 constexpr unsigned long kSetCpuid2 = _IOW(KVMIO, 0x90, CountedHeader);
 
 }  // namespace
@@ -68,12 +76,63 @@ Result<void> KvmVcpu::set_msrs(const std::vector<kvm_msr_entry>& entries) const 
   return {};
 }
 
+MsrTable::MsrTable(std::span<const uint32_t> indices) : words_(1 + indices.size() * kEntryWords) {
+  words_[0] = indices.size();  // the count, and zeros above it
+  for (size_t i = 0; i < indices.size(); ++i) entries()[i].index = indices[i];
+}
+
+Result<size_t> KvmVcpu::get_msrs(MsrTable& table) const {
+  if (table.count() == 0) return 0;
+  int got = ::ioctl(fd_.get(), kGetMsrs, table.words_.data());
+  if (got < 0) return fail_errno("KVM_GET_MSRS");
+  return static_cast<size_t>(got);
+}
+
+Result<void> KvmVcpu::set_tsc_khz(uint32_t khz) const {
+  if (::ioctl(fd_.get(), KVM_SET_TSC_KHZ, khz) < 0) return fail_errno("KVM_SET_TSC_KHZ");
+  return {};
+}
+
+Result<uint64_t> KvmVcpu::tsc_offset() const {
+  uint64_t offset = 0;
+  kvm_device_attr attribute{};
+  attribute.group = KVM_VCPU_TSC_CTRL;
+  attribute.attr = KVM_VCPU_TSC_OFFSET;
+  attribute.addr = reinterpret_cast<uint64_t>(&offset);
+  TRY(control(KVM_GET_DEVICE_ATTR, &attribute, "get KVM_VCPU_TSC_OFFSET (Linux 5.16 or newer)"));
+  return offset;
+}
+
+Result<void> KvmVcpu::set_tsc_offset(uint64_t offset) const {
+  kvm_device_attr attribute{};
+  attribute.group = KVM_VCPU_TSC_CTRL;
+  attribute.attr = KVM_VCPU_TSC_OFFSET;
+  attribute.addr = reinterpret_cast<uint64_t>(&offset);
+  return control(KVM_SET_DEVICE_ATTR, &attribute, "set KVM_VCPU_TSC_OFFSET (Linux 5.16 or newer)");
+}
+
+Result<void> KvmVcpu::get_xsave(std::span<std::byte> area) const {
+  return control(kGetXsave2, area.data(), "KVM_GET_XSAVE2 (Linux 5.17 or newer)");
+}
+
+Result<void> KvmVcpu::set_xsave(std::span<const std::byte> area) const {
+  return control(kSetXsave, const_cast<std::byte*>(area.data()), "KVM_SET_XSAVE");
+}
+
+Result<void> KvmVcpu::tell_stopped() const {
+  if (::ioctl(fd_.get(), KVM_KVMCLOCK_CTRL, 0) < 0 && errno != EINVAL) {
+    return fail_errno("KVM_KVMCLOCK_CTRL");
+  }
+  return {};
+}
+
 uint32_t KvmVcpu::tsc_khz() const {
   int khz = ::ioctl(fd_.get(), KVM_GET_TSC_KHZ, 0);
   return khz < 0 ? 0 : static_cast<uint32_t>(khz);
 }
 
-Result<void> KvmVm::control(unsigned long request, const void* argument, const char* name) const {
+Result<void> KvmVm::control_raw(unsigned long request, const void* argument,
+                                const char* name) const {
   if (::ioctl(fd_.get(), request, argument) < 0) return fail_errno(name);
   return {};
 }
@@ -92,10 +151,15 @@ Result<void> KvmVm::set_memory(uint32_t slot, Gpa gpa, std::byte* host, uint64_t
 Result<void> KvmVm::enable_manual_dirty_log() const {
   // Without KVM_DIRTY_LOG_INITIALLY_SET: a page nobody has written since the slot was made is known
   // to be as it was made.
-  kvm_enable_cap enable{};
-  enable.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2;
-  enable.args[0] = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE;
-  return control(KVM_ENABLE_CAP, &enable, "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 (Linux 5.2 or newer)");
+  return enable(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE,
+                "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 (Linux 5.2 or newer)");
+}
+
+Result<void> KvmVm::enable(uint32_t capability, uint64_t argument, const char* name) const {
+  kvm_enable_cap cap{};
+  cap.cap = capability;
+  cap.args[0] = argument;
+  return control(KVM_ENABLE_CAP, &cap, name);
 }
 
 Result<void> KvmVm::get_dirty_log(uint32_t slot, std::span<uint64_t> bitmap) const {
@@ -117,7 +181,7 @@ Result<void> KvmVm::clear_dirty_log(uint32_t slot, uint64_t first, uint32_t page
 }
 
 Result<void> KvmVm::create_irqchip() const {
-  return control(KVM_CREATE_IRQCHIP, nullptr, "KVM_CREATE_IRQCHIP");
+  return control_raw(KVM_CREATE_IRQCHIP, nullptr, "KVM_CREATE_IRQCHIP");
 }
 
 Result<void> KvmVm::set_identity_map(Gpa identity_map, Gpa tss) const {
@@ -216,6 +280,16 @@ Result<std::vector<kvm_cpuid_entry2>> Kvm::supported_cpuid() const {
     return fail_errno("KVM_GET_SUPPORTED_CPUID");
   }
   return std::vector(table.entries(), table.entries() + table.header()->count);
+}
+
+Result<std::vector<uint32_t>> Kvm::msr_indices() const {
+  constexpr uint32_t kMaxIndices = 1024;
+  std::vector<uint32_t> list(1 + kMaxIndices);  // kvm_msr_list: the count, then the indices
+  list[0] = kMaxIndices;
+  if (::ioctl(fd_.get(), kGetMsrIndexList, list.data()) < 0) {
+    return fail_errno("KVM_GET_MSR_INDEX_LIST");
+  }
+  return std::vector(list.begin() + 1, list.begin() + 1 + list[0]);
 }
 
 }  // namespace vmm

@@ -16,6 +16,26 @@
 
 namespace vmm {
 
+// kvm_msrs: a count, a reserved word, then entries, in one piece of memory made once. Spelled out
+// because the flexible array of some versions of <linux/kvm.h> gets its size wrong in C++.
+class MsrTable {
+ public:
+  MsrTable() = default;
+  explicit MsrTable(std::span<const uint32_t> indices);
+  std::span<kvm_msr_entry> entries() {
+    return {reinterpret_cast<kvm_msr_entry*>(words_.data() + 1), count()};
+  }
+  std::span<const kvm_msr_entry> entries() const {
+    return {reinterpret_cast<const kvm_msr_entry*>(words_.data() + 1), count()};
+  }
+  size_t count() const { return words_.empty() ? 0 : (words_.size() - 1) / kEntryWords; }
+
+ private:
+  friend class KvmVcpu;
+  static constexpr size_t kEntryWords = sizeof(kvm_msr_entry) / sizeof(uint64_t);
+  std::vector<uint64_t> words_;
+};
+
 // A vCPU's descriptor and the kvm_run page shared with the kernel.
 class KvmVcpu {
  public:
@@ -28,8 +48,20 @@ class KvmVcpu {
   int enter() const;
   base::Result<void> set_cpuid(const std::vector<kvm_cpuid_entry2>& entries) const;
   base::Result<void> set_msrs(const std::vector<kvm_msr_entry>& entries) const;
+  // `entries` name MSRs and get their values. Returns how many were read: KVM stops at the first
+  // that it does not have. Allocates nothing.
+  base::Result<size_t> get_msrs(MsrTable& table) const;
   // Frequency of the guest's TSC; 0 where KVM does not say.
   uint32_t tsc_khz() const;
+  base::Result<void> set_tsc_khz(uint32_t khz) const;
+  // What KVM adds to the host's TSC (KVM_VCPU_TSC_OFFSET, Linux 5.16).
+  base::Result<uint64_t> tsc_offset() const;
+  base::Result<void> set_tsc_offset(uint64_t offset) const;
+  // `area` has at least as many bytes as KVM_CAP_XSAVE2 says.
+  base::Result<void> get_xsave(std::span<std::byte> area) const;
+  base::Result<void> set_xsave(std::span<const std::byte> area) const;
+  // Tells the guest's watchdogs that it stood still; nothing where it does not use kvmclock.
+  base::Result<void> tell_stopped() const;
   // Any other ioctl with a structure of fixed size.
   template <typename T>
   base::Result<void> control(unsigned long request, T* argument, const char* name) const {
@@ -69,9 +101,17 @@ class KvmVm {
   base::Result<void> set_ioeventfd(const base::EventFd& event, Gpa address, bool attach) const;
   // The value of a capability of this VM, 0 where it is absent.
   int capability(long name) const;
+  // For capabilities that are switched on by name alone, or with `argument`.
+  base::Result<void> enable(uint32_t capability, uint64_t argument, const char* name) const;
+  // Any other ioctl with a structure of fixed size.
+  template <typename T>
+  base::Result<void> control(unsigned long request, T* argument, const char* name) const {
+    return control_raw(request, argument, name);
+  }
 
  private:
-  base::Result<void> control(unsigned long request, const void* argument, const char* name) const;
+  base::Result<void> control_raw(unsigned long request, const void* argument,
+                                 const char* name) const;
   base::Fd fd_;
   uint64_t run_bytes_;
 };
@@ -84,6 +124,8 @@ class Kvm {
   int capability(long name) const;
   base::Result<KvmVm> create_vm() const;
   base::Result<std::vector<kvm_cpuid_entry2>> supported_cpuid() const;
+  // The MSRs a vCPU's state may have; which it has depends on its CPUID.
+  base::Result<std::vector<uint32_t>> msr_indices() const;
 
  private:
   explicit Kvm(base::Fd fd) : fd_(std::move(fd)) {}

@@ -5,8 +5,10 @@
 #include <cassert>
 #include <chrono>
 
+#include "vmm/base/log.h"
 #include "vmm/cpuid.h"
 #include "vmm/layout.h"
+#include "vmm/machine_state.h"
 
 namespace vmm {
 
@@ -41,16 +43,20 @@ Result<std::unique_ptr<Machine>> Machine::create(const Config& config) {
   if (most > 0 && config.cpus > static_cast<uint32_t>(most)) {
     return fail(fmt::format("{} vCPUs: KVM on this host gives at most {}", config.cpus, most));
   }
+  if (!config.cpuid.empty() && config.cpuid.size() != config.cpus) {
+    return fail(
+        fmt::format("the saved machine has {} vCPUs, not {}", config.cpuid.size(), config.cpus));
+  }
   TRY_ASSIGN(base::EventFd stopped, base::EventFd::create());
-  std::unique_ptr<Machine> machine(new Machine(std::move(stopped)));
   TRY_ASSIGN(KvmVm vm, kvm.create_vm());
+  std::unique_ptr<Machine> machine(new Machine(std::move(kvm), std::move(stopped)));
   machine->vm_ = std::make_unique<KvmVm>(std::move(vm));
   TRY(machine->create_memory(config));
   // Intel only, harmless on AMD; both must come before the first vCPU.
   TRY(machine->vm_->set_identity_map(layout::kKvmIdentityMap, layout::kKvmTss));
   TRY(machine->vm_->create_irqchip());
   machine->interrupts_ = std::make_unique<KvmInterrupts>(*machine->vm_);
-  TRY(machine->create_vcpus(kvm, config.cpus));
+  TRY(machine->create_vcpus(config));
   return machine;
 }
 
@@ -71,18 +77,34 @@ Result<void> Machine::create_memory(const Config& config) {
   return {};
 }
 
-Result<void> Machine::create_vcpus(const Kvm& kvm, uint32_t count) {
-  TRY_ASSIGN(auto supported, kvm.supported_cpuid());
+Result<void> Machine::make_cpuid_tables(const std::vector<CpuidTable>& saved, uint32_t cpus) {
+  TRY_ASSIGN(auto supported, kvm_.supported_cpuid());
+  for (uint32_t i = 0; i < cpus; ++i) {
+    CpuidConfig config{.cpu = i,
+                       .cpus = cpus,
+                       .tsc_khz = host_tsc_khz_,
+                       .tsc_deadline_timer = kvm_.capability(KVM_CAP_TSC_DEADLINE_TIMER) > 0};
+    cpuid_.push_back(make_cpuid(supported, config));
+    if (saved.empty()) continue;
+    TRY(check_features(saved[i], cpuid_.back()));
+    cpuid_.back() = saved[i];
+  }
+  return {};
+}
+
+Result<void> Machine::create_vcpus(const Config& config) {
   Vcpu::install_kick_signal();
+  // Exceptions on their way to the guest are then saved as such (api.rst, KVM_GET_VCPU_EVENTS).
+  TRY(vm_->enable(KVM_CAP_EXCEPTION_PAYLOAD, 1, "KVM_CAP_EXCEPTION_PAYLOAD (Linux 4.20 or newer)"));
   // Who waits for a vCPU needs a processor of its own to spin on.
-  std::chrono::nanoseconds spin = count < std::thread::hardware_concurrency() ? kSpin : 0ns;
-  for (uint32_t i = 0; i < count; ++i) {
+  std::chrono::nanoseconds spin = config.cpus < std::thread::hardware_concurrency() ? kSpin : 0ns;
+  for (uint32_t i = 0; i < config.cpus; ++i) {
     TRY_ASSIGN(KvmVcpu vcpu, vm_->create_vcpu(i));
-    CpuidConfig cpuid{.cpu = i,
-                      .cpus = count,
-                      .tsc_khz = vcpu.tsc_khz(),
-                      .tsc_deadline_timer = kvm.capability(KVM_CAP_TSC_DEADLINE_TIMER) > 0};
-    TRY(vcpu.set_cpuid(make_cpuid(supported, cpuid)));
+    if (i == 0) {
+      host_tsc_khz_ = vcpu.tsc_khz();
+      TRY(make_cpuid_tables(config.cpuid, config.cpus));
+    }
+    TRY(vcpu.set_cpuid(cpuid_[i]));
     TRY(vcpu.set_msrs({{kMsrMiscEnable, 0, kMiscEnableFastStrings},
                        {kMsrMtrrDefaultType, 0, kMtrrEnableWriteBack}}));
     vcpus_.push_back(
@@ -103,6 +125,41 @@ Result<void> Machine::boot(const boot::Entry& entry) {
   TRY(first.control(KVM_SET_SREGS, &sregs, "KVM_SET_SREGS"));
   TRY(first.control(KVM_SET_REGS, &regs, "KVM_SET_REGS"));
   for (auto& vcpu : vcpus_) TRY(vcpu->start());
+  return {};
+}
+
+Result<void> Machine::restore_state(base::SectionReader& reader, ClockPolicy clock) {
+  TRY_ASSIGN(SavedMachine saved, SavedMachine::decode(reader, cpus(), xsave_bytes(*vm_)));
+  bool scales = kvm_.capability(KVM_CAP_TSC_CONTROL) > 0;
+  for (uint32_t i = 0; i < cpus(); ++i) {
+    uint32_t khz = saved.vcpus[i].tsc_khz;
+    if (scales || same_tsc_frequency(khz, host_tsc_khz_)) continue;
+    return fail(fmt::format(
+        "the guest's TSC runs at {} kHz, this host's at {} kHz and KVM cannot scale it here: "
+        "restore on a host with that frequency or with TSC scaling",
+        khz, host_tsc_khz_));
+  }
+  // The order of all this: vcpu_state.h.
+  TRY_ASSIGN(ClockState now, saved.clock.restore(*vm_, clock, host_tsc_khz_));
+  for (uint32_t i = 0; i < cpus(); ++i) {
+    const VcpuState& state = saved.vcpus[i];
+    uint64_t offset = tsc_offset_here(state.tsc_offset, state.tsc_khz, saved.clock, now);
+    auto restored = state.restore(vcpus_[i]->kvm(), offset);
+    if (!restored) {
+      return std::unexpected(restored.error().with(fmt::format("section 'vcpu{}'", i)));
+    }
+    TRY_ASSIGN(uint64_t taken, vcpus_[i]->kvm().tsc_offset());
+    if (taken != offset) {
+      base::log_info("KVM on this host does not offset the TSC: the guest's is the host's");
+    }
+  }
+  if (auto restored = saved.irqchip.restore(*vm_); !restored) {
+    return std::unexpected(restored.error().with("section 'irqchip'"));
+  }
+  for (auto& vcpu : vcpus_) {
+    TRY(vcpu->kvm().tell_stopped());
+    TRY(vcpu->start());
+  }
   return {};
 }
 

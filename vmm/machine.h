@@ -18,14 +18,17 @@
 
 #include "vmm/base/fd.h"
 #include "vmm/base/result.h"
+#include "vmm/base/sections.h"
 #include "vmm/boot/kernel.h"
 #include "vmm/bus.h"
+#include "vmm/cpu_features.h"
 #include "vmm/dirty_log.h"
 #include "vmm/guest_memory.h"
 #include "vmm/kvm.h"
 #include "vmm/kvm_interrupts.h"
 #include "vmm/stop_reason.h"
 #include "vmm/vcpu.h"
+#include "vmm/vm_state.h"
 
 namespace vmm {
 
@@ -36,6 +39,9 @@ class Machine {
     uint32_t cpus = 1;
     // KVM logs the pages that the guest writes, from its first instruction on: what snapshots need.
     bool dirty_log = true;
+    // Of a saved machine (take_cpuid()), one for each vCPU: a machine to be restored. Features that
+    // this host lacks are refused.
+    std::vector<CpuidTable> cpuid = {};
   };
   static base::Result<std::unique_ptr<Machine>> create(const Config& config);
   ~Machine();
@@ -45,6 +51,12 @@ class Machine {
   Bus& mmio() { return mmio_; }
   InterruptController& interrupts() { return *interrupts_; }
   Doorbells& doorbells() { return *interrupts_; }
+  const Kvm& kvm() const { return kvm_; }
+  const KvmVm& vm() const { return *vm_; }
+  // What each vCPU's CPUID answers.
+  const std::vector<CpuidTable>& cpuid() const { return cpuid_; }
+  // Of a vCPU that nobody has set another frequency for; 0: KVM does not say.
+  uint32_t host_tsc_khz() const { return host_tsc_khz_; }
   uint32_t cpus() const { return static_cast<uint32_t>(vcpus_.size()); }
   const std::vector<std::unique_ptr<Vcpu>>& vcpus() const { return vcpus_; }
 
@@ -53,6 +65,11 @@ class Machine {
 
   // Sets the boot processor's registers and starts the vCPU threads, parked.
   base::Result<void> boot(const boot::Entry& entry);
+  // Instead of boot(): sets the state of sections "vcpu0" and on, "irqchip" and "clock" and starts
+  // the threads, parked. Guest memory is there by then, or its pager serves it (KVM writes the
+  // guest's clock page); devices are restored afterwards. After an error the machine is to be
+  // destroyed.
+  base::Result<void> restore_state(base::SectionReader& reader, ClockPolicy clock);
 
   void run();
   // Returns when every vCPU is parked.
@@ -85,14 +102,19 @@ class Machine {
   void halt_threads();
 
  private:
-  explicit Machine(base::EventFd stopped) : stopped_(std::move(stopped)) {}
+  Machine(Kvm kvm, base::EventFd stopped) : kvm_(std::move(kvm)), stopped_(std::move(stopped)) {}
   base::Result<void> create_memory(const Config& config);
-  base::Result<void> create_vcpus(const Kvm& kvm, uint32_t count);
+  base::Result<void> create_vcpus(const Config& config);
+  // For each vCPU, from what KVM offers here or from `saved`, checked against it.
+  base::Result<void> make_cpuid_tables(const std::vector<CpuidTable>& saved, uint32_t cpus);
 
+  Kvm kvm_;
   std::unique_ptr<KvmVm> vm_;
   std::unique_ptr<GuestMemory> memory_;
   std::optional<DirtyLog> dirty_log_;
   std::unique_ptr<KvmInterrupts> interrupts_;
+  std::vector<CpuidTable> cpuid_;
+  uint32_t host_tsc_khz_ = 0;
   Bus pio_;
   Bus mmio_;
 
