@@ -70,6 +70,16 @@ Result<const GuestMemory::Region*> GuestMemory::find(Gpa gpa, uint64_t length) c
   return fail(fmt::format("guest address {:#x} with length {:#x} is not RAM", gpa.value, length));
 }
 
+std::optional<uint64_t> GuestMemory::ram_page_at(const std::byte* host) const {
+  uint64_t first = 0;
+  for (const Region& region : regions_) {
+    auto offset = reinterpret_cast<uintptr_t>(host) - reinterpret_cast<uintptr_t>(region.host);
+    if (offset < region.size) return first + (offset >> kPageShift);
+    first += region.size >> kPageShift;
+  }
+  return std::nullopt;
+}
+
 Result<std::span<const std::byte>> GuestMemory::view(Gpa gpa, uint64_t length) const {
   TRY_ASSIGN(const Region* region, find(gpa, length));
   return std::span<const std::byte>(region->host + (gpa.value - region->start.value), length);

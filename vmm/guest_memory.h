@@ -49,6 +49,8 @@ class GuestMemory {
   // Of a RAM page below ram_pages(). Who writes there marks the page afterwards.
   Gpa gpa_of(uint64_t ram_page) const;
   std::byte* host(uint64_t ram_page) const;
+  // The RAM page at an address in this process; nothing where there is none.
+  std::optional<uint64_t> ram_page_at(const std::byte* host) const;
 
   // A view of [gpa, gpa + length), which must lie inside one region. The guest may change what it
   // shows at any time.
