@@ -1,0 +1,308 @@
+#include "snapshot/capture.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <thread>
+
+namespace snapshot {
+
+using base::fail;
+using base::Result;
+
+namespace {
+
+constexpr uint64_t kPieceWords = 8;  // 512 pages: clearing more at once stalls a writing guest
+constexpr uint64_t kSmallestResidue = 16;
+constexpr uint64_t kLargestResidue = 4096;
+// A round that leaves more than this part of what it had to copy does not converge.
+constexpr double kHotRatio = 0.7;
+constexpr uint64_t kPatientRounds = 4;
+constexpr uint64_t kMostRounds = 200;
+constexpr uint64_t kMiB = 1 << 20;
+
+uint64_t now_ns() {
+  return static_cast<uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
+}
+
+uint64_t pool_bytes(const Capture::Options& options, uint64_t ram_bytes) {
+  uint64_t wanted = options.staging_bytes;
+  if (wanted == 0) wanted = std::clamp(ram_bytes / 4, 32 * kMiB, 2048 * kMiB);
+  return std::max(wanted, Staging::kSmallestPool * kPageBytes);
+}
+
+}  // namespace
+
+// One take(): its files, its staging area, its counters.
+struct Capture::Run {
+  Capture& capture;
+  const Options& options;
+  Progress& progress;
+  Outcome outcome;
+  std::shared_ptr<const Snapshot> parent;
+  std::unique_ptr<Commit> commit;
+  Slot pack = kSlotZero;
+  std::unique_ptr<Staging> staging;
+  PageBits pending;  // to be copied: read from the log, or left by an earlier snapshot
+  bool throttled = false;
+  bool left_held = false;
+  LiveGuest::PauseTimes times;
+
+  LiveGuest& guest() { return capture.guest_; }
+
+  Result<void> begin();
+  Result<void> find_resident_pages();
+  Result<void> copy_absent_pages();
+  Result<void> rounds();
+  Result<void> copy_round();
+  Result<void> copy_piece(uint64_t first_word, std::span<const uint64_t> piece);
+  Result<void> copy_page(uint64_t page, const std::byte* from);
+  // False where more was dirty than expected: the guest runs again, and so do the rounds.
+  Result<bool> pause(bool at_any_price);
+  Result<void> finish();
+  uint64_t residue_limit() const;
+  Result<void> check_cancel() const {
+    if (progress.cancel)
+      return fail("the snapshot was cancelled; the guest and the store are as before");
+    return {};
+  }
+};
+
+Capture::Capture(LiveGuest& guest, Store& store, Branch& branch)
+    : guest_(guest), store_(store), branch_(branch), epoch_(make_page_bits(guest.ram_pages())) {}
+
+Result<Capture::Outcome> Capture::take(const Options& options, Progress& progress) {
+  Run run{*this, options, progress, {}, {}, {}, {}, {}, {}, false, false, {}};
+  uint64_t start = now_ns();
+  TRY(run.begin());
+  TRY(run.rounds());
+  if (auto finished = run.finish(); !finished) {
+    guest_.failed(finished.error());
+    if (run.left_held) guest_.release();
+    return std::unexpected(finished.error());
+  }
+  run.outcome.total_ns = now_ns() - start;
+  return run.outcome;
+}
+
+Result<void> Capture::Run::begin() {
+  parent = capture.branch_.parent();
+  outcome.full = options.full || !parent;
+  TRY_ASSIGN(commit, capture.branch_.begin(outcome.full ? Kind::kFull : Kind::kIncremental));
+  outcome.id = commit->id();
+
+  uint64_t ram_pages = guest().ram_pages();
+  pending = capture.epoch_;
+  if (outcome.full) TRY(guest().fetch_resident(pending));
+  TRY(guest().fetch_dirty(pending));
+  add_bits(capture.epoch_, pending);
+
+  // Space is taken now: a full disk is to be met here, before anything was done.
+  TRY_ASSIGN(pack, commit->create_pack((count_bits(pending) + 1) * kPageBytes));
+  TRY(guest().prepare_disks(capture.branch_));
+
+  outcome.staging_bytes = pool_bytes(options, ram_pages * kPageBytes);
+  TRY_ASSIGN(auto queue, capture.store_.storage().make_queue(32));
+  Staging::Parent entry_of = [this](uint64_t page) -> Result<PageEntry> {
+    // A full snapshot stands for itself: whatever is not zero is in it.
+    if (outcome.full) return PageEntry{.page = page};
+    return parent->find(kRamSpace, page);
+  };
+  TRY_ASSIGN(staging,
+             Staging::create(
+                 {.ram_pages = ram_pages, .pool_pages = outcome.staging_bytes / kPageBytes},
+                 [this](const std::byte* page) {
+                   return capture.store_.hash(std::span(page, kPageBytes));
+                 },
+                 std::move(entry_of), std::move(queue)));
+  return {};
+}
+
+// A full snapshot of a machine that is still being restored: what is not in its memory yet is
+// copied from the parent, before any round. A page that comes and is written meanwhile is in the
+// log, and its newer copy replaces this one.
+Result<void> Capture::Run::copy_absent_pages() {
+  if (!outcome.full || !parent) return {};
+  PageBits resident = make_page_bits(guest().ram_pages());
+  TRY(guest().fetch_resident(resident));
+  alignas(64) std::array<std::byte, kPageBytes> buffer;
+  for (uint64_t page = 0; page < guest().ram_pages(); ++page) {
+    if (resident[page / 64] >> (page % 64) & 1) continue;
+    TRY_ASSIGN(PageEntry entry, parent->find(kRamSpace, page));
+    if (entry.slot == kSlotZero) continue;
+    TRY(check_cancel());
+    TRY(parent->read_page(kRamSpace, page, buffer));
+    staging->reserve(1);
+    TRY(copy_page(page, buffer.data()));
+    TRY(staging->settle());
+    TRY(staging->relieve(commit->file(pack), 1));
+  }
+  return {};
+}
+
+uint64_t Capture::Run::residue_limit() const {
+  uint64_t fixed = std::min(capture.last_fixed_ns_, options.max_pause_ns * 3 / 4);
+  double pages = static_cast<double>(options.max_pause_ns - fixed) / capture.copy_ns_;
+  return std::clamp(static_cast<uint64_t>(pages), kSmallestResidue, kLargestResidue);
+}
+
+Result<void> Capture::Run::rounds() {
+  TRY(copy_absent_pages());
+  uint64_t before = 0;
+  uint64_t hot = 0;
+  for (;;) {
+    TRY(check_cancel());
+    uint64_t left = count_bits(pending);
+    progress.pages_left = left;
+    // A full one begins with a round: its first pages are too many for a pause, or not in memory.
+    bool small = left <= residue_limit() && (outcome.rounds > 0 || !outcome.full || left == 0);
+    if (outcome.rounds > 0 && left > kHotRatio * static_cast<double>(before)) ++hot;
+    bool not_converging = !small && hot >= kPatientRounds;
+    bool price =
+        outcome.rounds >= kMostRounds || (not_converging && options.on_hot == OnHot::kStop);
+    if (small || price) {
+      TRY_ASSIGN(bool done, pause(price));
+      if (done) return {};
+    } else {
+      if (not_converging) throttled = true;
+      TRY(copy_round());
+    }
+    before = left;
+    TRY(guest().fetch_dirty(pending));
+    add_bits(capture.epoch_, pending);
+  }
+}
+
+Result<void> Capture::Run::copy_round() {
+  ++outcome.rounds;
+  progress.round = outcome.rounds;
+  for (uint64_t word = 0; word < pending.size(); word += kPieceWords) {
+    auto piece = std::span(pending).subspan(word, std::min(kPieceWords, pending.size() - word));
+    if (std::ranges::all_of(piece, [](uint64_t bits) { return bits == 0; })) continue;
+    TRY(check_cancel());
+    TRY(copy_piece(word, piece));
+    std::ranges::fill(piece, 0);
+    progress.copied = staging->counts().copied;
+    progress.written_bytes = staging->counts().written * kPageBytes;
+  }
+  return {};
+}
+
+Result<void> Capture::Run::copy_piece(uint64_t first_word, std::span<const uint64_t> piece) {
+  staging->reserve(kPieceWords * 64);
+  if (staging->free_pages() < kPieceWords * 64 + kLargestResidue / 4) {
+    TRY(staging->relieve(commit->file(pack), kPieceWords * 64 + kLargestResidue / 4));
+  }
+  uint64_t start = now_ns();
+  // A held guest writes nothing: what is copied now is not dirty again before the slice ends.
+  if (throttled) guest().hold();
+  auto copy = [&]() -> Result<void> {
+    TRY(guest().clear_dirty(first_word * 64, piece));
+    uint64_t cleared = now_ns();
+    outcome.longest_clear_ns = std::max(outcome.longest_clear_ns, cleared - start);
+    Result<void> copied;
+    for_each_page(piece, first_word * 64, [&](uint64_t page) {
+      copied = copy_page(page, guest().page(page));
+      return copied.has_value();
+    });
+    double each = static_cast<double>(now_ns() - cleared) / static_cast<double>(count_bits(piece));
+    capture.copy_ns_ += (std::clamp(each, 100.0, 5000.0) - capture.copy_ns_) / 16;
+    return copied;
+  };
+  Result<void> copied = copy();
+  if (throttled) {
+    guest().release();
+    ++outcome.slices;
+    outcome.held_ns += now_ns() - start;
+  }
+  TRY(copied);
+  TRY(staging->settle());
+  return staging->relieve(commit->file(pack), 0);
+}
+
+Result<void> Capture::Run::copy_page(uint64_t page, const std::byte* from) {
+  if (!staging->copy(page, from)) return fail("the staging pool is full");
+  return {};
+}
+
+Result<bool> Capture::Run::pause(bool at_any_price) {
+  uint64_t limit = residue_limit();
+  uint64_t room = at_any_price ? guest().ram_pages() : 4 * limit;
+  room = std::min(room, std::max<uint64_t>(outcome.staging_bytes / kPageBytes / 2, limit));
+  TRY(staging->relieve(commit->file(pack), room));
+  staging->reserve(room);
+  times = {};
+  TRY(guest().begin_pause(times));
+  bool taken = false;
+  auto paused = [&]() -> Result<void> {
+    uint64_t start = now_ns();
+    TRY(guest().peek_dirty(pending));
+    uint64_t left = count_bits(pending);
+    times.log = now_ns() - start;
+    if (left > room && !at_any_price) return {};
+    start = now_ns();
+    outcome.residue = left;
+    Result<void> copied;
+    for_each_page(pending, 0, [&](uint64_t page) {
+      if (staging->free_pages() == 0) {
+        // Only at any price: the guest stands still for as long as the disk takes.
+        copied = staging->settle();
+        if (copied) copied = staging->relieve(commit->file(pack), kPieceWords * 64);
+        staging->reserve(kPieceWords * 64);
+      }
+      if (copied) copied = copy_page(page, guest().page(page));
+      return copied.has_value();
+    });
+    TRY(copied);
+    times.stage = now_ns() - start;
+    start = now_ns();
+    TRY(guest().save_state());
+    if (options.in_pause) options.in_pause();
+    times.state += now_ns() - start;
+    taken = true;
+    return {};
+  };
+  Result<void> result = paused();
+  if (taken && options.stop) {
+    guest().hold();
+    left_held = true;
+  }
+  uint64_t start = now_ns();
+  guest().end_pause(taken);
+  times.run = now_ns() - start;
+  // What the log named in the pause is in the next epoch as well; what was in `pending` before is
+  // in this one.
+  add_bits(capture.epoch_, pending);
+  TRY(result);
+  if (taken) {
+    capture.last_fixed_ns_ = times.total() - times.stage;
+    outcome.pause = times;
+  }
+  return taken;
+}
+
+Result<void> Capture::Run::finish() {
+  progress.committing = true;
+  progress.pages_left = 0;
+  base::SectionWriter sections;
+  guest().encode_state(sections);
+  TRY(staging->flush(commit->file(pack)));
+  progress.written_bytes = staging->counts().written * kPageBytes;
+  TRY(guest().seal_disks(*commit));
+  TRY(check_cancel());
+  TRY(commit->set_pages(kRamSpace, guest().ram_pages(), staging->take_entries(pack)));
+  outcome.pages = staging->counts();
+  SnapshotNotes notes = guest().notes();
+  notes.config = options.config;
+  notes.pause_ns = outcome.pause.total();
+  TRY_ASSIGN(auto snapshot, commit->finish(sections, notes));
+  outcome.bytes = snapshot->manifest().stored_bytes;
+  // Real from here on: what it holds need not be captured again.
+  std::ranges::fill(capture.epoch_, 0);
+  guest().committed(snapshot);
+  return {};
+}
+
+}  // namespace snapshot

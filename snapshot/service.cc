@@ -1,0 +1,191 @@
+#include "snapshot/service.h"
+
+#include <fmt/format.h>
+#include <pthread.h>
+#include <signal.h>
+
+#include "vmm/base/log.h"
+
+namespace snapshot {
+
+using base::fail;
+using base::Result;
+using Clock = std::chrono::steady_clock;
+
+Result<std::unique_ptr<SnapshotService>> SnapshotService::start(Config config,
+                                                                std::unique_ptr<MachineGuest> guest,
+                                                                std::shared_ptr<Store> store,
+                                                                std::unique_ptr<Branch> branch) {
+  std::unique_ptr<SnapshotService> service(new SnapshotService(
+      std::move(config), std::move(guest), std::move(store), std::move(branch)));
+  if (!service->store_ && !service->config_.store_path.empty()) {
+    TRY(service->open_store(service->config_.store_path));
+  }
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  service->thread_ = std::thread([raw = service.get()] { raw->thread_main(); });
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  pthread_setname_np(service->thread_.native_handle(), "snapshots");
+  return service;
+}
+
+SnapshotService::SnapshotService(Config config, std::unique_ptr<MachineGuest> guest,
+                                 std::shared_ptr<Store> store, std::unique_ptr<Branch> branch)
+    : config_(std::move(config)),
+      guest_(std::move(guest)),
+      store_(std::move(store)),
+      branch_(std::move(branch)),
+      progress_(std::make_unique<Capture::Progress>()),
+      store_path_(store_ ? store_->storage().path() : "") {
+  if (branch_) capture_ = std::make_unique<Capture>(*guest_, *store_, *branch_);
+}
+
+SnapshotService::~SnapshotService() {
+  {
+    std::lock_guard lock(mutex_);
+    ending_ = true;
+    progress_->cancel = true;
+  }
+  changed_.notify_all();
+  if (thread_.joinable()) thread_.join();
+}
+
+Result<uint64_t> SnapshotService::request(const Request& request) {
+  std::lock_guard lock(mutex_);
+  if (ending_) return fail("the machine is ending");
+  if (running_ || next_) return fail("a snapshot is being taken; wait for it, or cancel it");
+  if (!request.store_path.empty() && !store_path_.empty() && request.store_path != store_path_) {
+    return fail(
+        fmt::format("the machine's snapshots are in {}; it writes to one store only", store_path_));
+  }
+  if (request.store_path.empty() && store_path_.empty()) {
+    return fail("no store: say where snapshots go, as in --store DIR");
+  }
+  next_ = request;
+  progress_->cancel = false;
+  running_ = true;
+  started_ = Clock::now();
+  last_.reset();
+  changed_.notify_all();
+  return ++number_;
+}
+
+SnapshotService::Status SnapshotService::status() const {
+  std::lock_guard lock(mutex_);
+  Status status;
+  status.number = number_;
+  status.running = running_;
+  status.store_path = store_path_;
+  status.last = last_;
+  if (running_) {
+    status.round = progress_->round;
+    status.pages_left = progress_->pages_left;
+    status.copied = progress_->copied;
+    status.written_bytes = progress_->written_bytes;
+    status.committing = progress_->committing;
+    status.elapsed_ms = static_cast<uint64_t>(
+        std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - started_).count());
+  }
+  return status;
+}
+
+void SnapshotService::disk_full(const std::string& message) {
+  std::lock_guard lock(mutex_);
+  disk_full_ = message;
+  changed_.notify_all();
+}
+
+void SnapshotService::cancel() {
+  std::lock_guard lock(mutex_);
+  if (running_) progress_->cancel = true;
+}
+
+Result<Capture::Outcome> SnapshotService::wait(uint64_t number) {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return ending_ || number_ > number || (number_ == number && last_); });
+  if (number_ == number && last_) return *last_;
+  return fail("the snapshot's result is gone: the machine ended, or took another one");
+}
+
+void SnapshotService::thread_main() {
+  auto due = Clock::now() + config_.every;
+  std::unique_lock lock(mutex_);
+  while (!ending_) {
+    auto asked = [this] { return ending_ || next_.has_value() || disk_full_.has_value(); };
+    if (config_.every.count() == 0) {
+      changed_.wait(lock, asked);
+    } else {
+      changed_.wait_until(lock, due, asked);
+    }
+    if (ending_) return;
+    if (disk_full_) {
+      std::string message = *std::exchange(disk_full_, std::nullopt);
+      lock.unlock();
+      config_.on_disk_full(message);
+      lock.lock();
+      continue;
+    }
+    bool scheduled = !next_;
+    if (scheduled) {
+      ++number_;
+      running_ = true;
+      started_ = Clock::now();
+      last_.reset();
+      progress_->cancel = false;
+    }
+    Request request = next_.value_or(Request{});
+    next_.reset();
+    lock.unlock();
+    progress_->round = progress_->pages_left = progress_->copied = progress_->written_bytes = 0;
+    progress_->committing = false;
+    Result<Capture::Outcome> outcome = take(request);
+    if (outcome) prune();
+    if (outcome && request.stop) {
+      config_.on_stopped();
+      guest_->release();
+    }
+    if (scheduled && config_.on_scheduled) config_.on_scheduled(outcome);
+    lock.lock();
+    last_ = std::move(outcome);
+    running_ = false;
+    changed_.notify_all();
+    // Not stacked: one that took longer than the interval is followed by the next full interval.
+    due = std::max(due + config_.every, Clock::now());
+    if (!scheduled) due = Clock::now() + config_.every;
+  }
+}
+
+Result<Capture::Outcome> SnapshotService::take(const Request& request) {
+  if (!branch_) TRY(open_store(request.store_path));
+  Capture::Options options = config_.options;
+  options.full = request.full;
+  options.stop = request.stop;
+  options.config = config_.config;
+  if (request.max_pause_ns) options.max_pause_ns = *request.max_pause_ns;
+  if (request.on_hot) options.on_hot = *request.on_hot;
+  TRY_ASSIGN(Capture::Outcome outcome, capture_->take(options, *progress_));
+  // Not part of the snapshot, which is safe already.
+  if (auto merged = branch_->merge_if_due(); !merged) {
+    base::log_warning("merging the store's index: {}", merged.error().text());
+  }
+  return outcome;
+}
+
+Result<void> SnapshotService::open_store(const std::string& path) {
+  TRY_ASSIGN(store_, Store::open_or_create(path));
+  TRY_ASSIGN(branch_, store_->create_branch(std::nullopt, config_.vm_name));
+  capture_ = std::make_unique<Capture>(*guest_, *store_, *branch_);
+  std::lock_guard lock(mutex_);
+  store_path_ = path;
+  return {};
+}
+
+void SnapshotService::prune() {
+  if (config_.keep == 0) return;
+  if (auto pruned = store_->prune({.keep = config_.keep, .remove = {}, .keep_ids = {}}); !pruned) {
+    base::log_warning("pruning {}: {}", store_path_, pruned.error().text());
+  }
+}
+
+}  // namespace snapshot

@@ -1,0 +1,105 @@
+// The snapshots of a running machine: taken when somebody asks, or every so often, one at a time,
+// on a thread of their own; old ones pruned behind it. The first one without a parent is full.
+//
+// Owned by the machine's process. request(), status(), cancel() may be called from any thread;
+// destroyed (which cancels) before the machine's vCPU threads are ended.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "snapshot/capture.h"
+#include "snapshot/machine_guest.h"
+#include "snapshot/store/store.h"
+
+namespace snapshot {
+
+class SnapshotService {
+ public:
+  struct Config {
+    std::string vm_name;
+    std::string config;      // of the machine, as the manifest keeps it
+    std::string store_path;  // empty: said with the first request
+    Capture::Options options;
+    std::chrono::milliseconds every{0};  // 0: only when asked
+    uint32_t keep = 0;                   // snapshots of this machine's branch; 0: all
+    // After a snapshot with Request::stop, on the service's thread: ends the machine.
+    std::function<void()> on_stopped;
+    // A disk's file system is full, on the service's thread: pauses the machine and says so.
+    std::function<void(const std::string& message)> on_disk_full;
+    // Called on the service's thread after each snapshot that nobody asked for.
+    std::function<void(const base::Result<Capture::Outcome>&)> on_scheduled;
+  };
+  struct Request {
+    std::string store_path;  // empty: the one in use
+    bool full = false;
+    std::optional<uint64_t> max_pause_ns;
+    std::optional<Capture::OnHot> on_hot;
+    bool stop = false;  // the guest does not run again after the pause
+  };
+  struct Status {
+    uint64_t number = 0;  // of the request that runs, or ran last; from 1
+    bool running = false;
+    uint64_t round = 0, pages_left = 0, copied = 0, written_bytes = 0, elapsed_ms = 0;
+    bool committing = false;
+    std::optional<base::Result<Capture::Outcome>> last;  // where it does not run
+    std::string store_path;
+  };
+
+  // A restored machine comes with its store and its branch.
+  static base::Result<std::unique_ptr<SnapshotService>> start(Config config,
+                                                              std::unique_ptr<MachineGuest> guest,
+                                                              std::shared_ptr<Store> store,
+                                                              std::unique_ptr<Branch> branch);
+  ~SnapshotService();
+
+  // A disk's file system has no space: the machine is paused until its owner made some. Returns at
+  // once; any lock may be held.
+  void disk_full(const std::string& message);
+  // There may be space again.
+  void resume_disks() { guest_->resume_disks(); }
+  // Begins a snapshot and returns its number. Fails where one is being taken, or where the machine
+  // writes to another store.
+  base::Result<uint64_t> request(const Request& request);
+  Status status() const;
+  // The one that is being taken ends with an error; none: nothing happens.
+  void cancel();
+  // Waits until the snapshot of that number has ended.
+  base::Result<Capture::Outcome> wait(uint64_t number);
+
+ private:
+  SnapshotService(Config config, std::unique_ptr<MachineGuest> guest, std::shared_ptr<Store> store,
+                  std::unique_ptr<Branch> branch);
+  void thread_main();
+  base::Result<Capture::Outcome> take(const Request& request);
+  base::Result<void> open_store(const std::string& path);
+  void prune();
+
+  Config config_;
+  std::unique_ptr<MachineGuest> guest_;
+  std::shared_ptr<Store> store_;
+  std::unique_ptr<Branch> branch_;
+  std::unique_ptr<Capture> capture_;
+  std::unique_ptr<Capture::Progress> progress_;
+
+  mutable std::mutex mutex_;  // guards the following
+  std::condition_variable changed_;
+  std::optional<Request> next_;
+  uint64_t number_ = 0;
+  bool running_ = false;
+  bool ending_ = false;
+  std::string store_path_;
+  std::optional<std::string> disk_full_;
+  std::chrono::steady_clock::time_point started_;
+  std::optional<base::Result<Capture::Outcome>> last_;
+
+  std::thread thread_;  // last: it uses all of the above
+};
+
+}  // namespace snapshot

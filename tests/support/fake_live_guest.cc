@@ -1,0 +1,119 @@
+#include "tests/support/fake_live_guest.h"
+
+#include <chrono>
+#include <cstring>
+
+namespace snapshot_test {
+
+using base::Result;
+using snapshot::kPageBytes;
+
+FakeLiveGuest::FakeLiveGuest(uint64_t pages)
+    : pages_(pages),
+      memory_(pages * kPageBytes),
+      dirty_(snapshot::make_page_bits(pages)),
+      host_(snapshot::make_page_bits(pages)) {}
+
+FakeLiveGuest::~FakeLiveGuest() { stop_writer(); }
+
+void FakeLiveGuest::start_writer(uint64_t working_set, unsigned pause_us, uint32_t seed) {
+  stop_ = false;
+  writer_ = std::thread([this, working_set, pause_us, seed] {
+    std::minstd_rand random(seed);
+    while (!stop_) {
+      write(random() % working_set, random() % (kPageBytes / 8), random());
+      if (pause_us > 0) std::this_thread::sleep_for(std::chrono::microseconds(pause_us));
+    }
+  });
+}
+
+void FakeLiveGuest::stop_writer() {
+  stop_ = true;
+  if (writer_.joinable()) writer_.join();
+}
+
+void FakeLiveGuest::write(uint64_t page, uint64_t word, uint64_t value) {
+  std::lock_guard running(guest_);
+  write_locked(page, word, value);
+}
+
+// Not seen by the thread sanitizer, as a real guest's writes are not.
+__attribute__((no_sanitize("thread"), noinline)) static void store_word(std::byte* to,
+                                                                        uint64_t value) {
+  *reinterpret_cast<volatile uint64_t*>(to) = value;
+}
+
+void FakeLiveGuest::write_locked(uint64_t page, uint64_t word, uint64_t value) {
+  std::lock_guard log(log_);
+  dirty_[page / 64] |= 1ull << (page % 64);
+  store_word(memory_.data() + page * kPageBytes + word * 8, value);
+  ++writes_;
+}
+
+void FakeLiveGuest::fill(uint64_t page, std::byte value) {
+  uint64_t word;
+  std::memset(&word, static_cast<int>(value), sizeof word);
+  for (uint64_t i = 0; i < kPageBytes / 8; ++i) write(page, i, word);
+}
+
+void FakeLiveGuest::device_write(uint64_t page, uint64_t value) {
+  store_word(memory_.data() + page * kPageBytes, value);
+  std::lock_guard log(log_);
+  host_[page / 64] |= 1ull << (page % 64);
+}
+
+Result<void> FakeLiveGuest::fetch_dirty(std::span<uint64_t> bits) {
+  std::lock_guard log(log_);
+  snapshot::add_bits(bits, dirty_);
+  snapshot::add_bits(bits, host_);
+  std::ranges::fill(host_, 0);
+  return {};
+}
+
+Result<void> FakeLiveGuest::clear_dirty(uint64_t first_page, std::span<const uint64_t> bits) {
+  if (first_page % 64 != 0 || bits.size() > 8) return base::fail("clear_dirty: not a piece");
+  std::lock_guard log(log_);
+  for (size_t i = 0; i < bits.size(); ++i) dirty_[first_page / 64 + i] &= ~bits[i];
+  return {};
+}
+
+Result<void> FakeLiveGuest::fetch_resident(std::span<uint64_t> bits) const {
+  for (uint64_t page = 0; page < pages_; ++page) bits[page / 64] |= 1ull << (page % 64);
+  return {};
+}
+
+void FakeLiveGuest::hold() {
+  guest_.lock();
+  ++holds;
+}
+void FakeLiveGuest::release() { guest_.unlock(); }
+
+Result<void> FakeLiveGuest::begin_pause(PauseTimes&) {
+  guest_.lock();
+  ++pauses;
+  return {};
+}
+
+Result<void> FakeLiveGuest::peek_dirty(std::span<uint64_t> bits) {
+  std::lock_guard log(log_);
+  snapshot::add_bits(bits, dirty_);
+  snapshot::add_bits(bits, host_);
+  return {};
+}
+
+Result<void> FakeLiveGuest::save_state() { return {}; }
+
+void FakeLiveGuest::end_pause(bool commit_point) {
+  if (commit_point) at_pause = memory_;
+  guest_.unlock();
+}
+
+snapshot::SnapshotNotes FakeLiveGuest::notes() const {
+  return {.memory = {{0, pages_ * kPageBytes}}, .disks = {}, .config = {}};
+}
+
+void FakeLiveGuest::encode_state(base::SectionWriter& sections) {
+  sections.begin("fake", 1).u64(writes_);
+}
+
+}  // namespace snapshot_test

@@ -1,0 +1,71 @@
+// A guest for tests of the capture: pages of plain memory, a thread that writes them, a dirty log
+// with KVM's promise (a write after the clear sets the bit again, before it is seen).
+#pragma once
+
+#include <condition_variable>
+#include <mutex>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "snapshot/live_guest.h"
+#include "snapshot/page_bits.h"
+#include "snapshot/store/store.h"
+#include "snapshot/types.h"
+
+namespace snapshot_test {
+
+class FakeLiveGuest : public snapshot::LiveGuest {
+ public:
+  explicit FakeLiveGuest(uint64_t pages);
+  ~FakeLiveGuest() override;
+
+  // Starts a thread that writes `working_set` pages, from page 0 on, as fast as it can, or one
+  // write each `pause_us`.
+  void start_writer(uint64_t working_set, unsigned pause_us, uint32_t seed);
+  void stop_writer();
+  // One write from outside, as a vCPU makes it.
+  void write(uint64_t page, uint64_t word, uint64_t value);
+  void fill(uint64_t page, std::byte value);
+  // A write by a device: the mark comes after the data.
+  void device_write(uint64_t page, uint64_t value);
+  std::vector<std::byte> memory() const { return memory_; }
+
+  uint64_t ram_pages() const override { return pages_; }
+  const std::byte* page(uint64_t ram_page) const override {
+    return memory_.data() + ram_page * snapshot::kPageBytes;
+  }
+  base::Result<void> fetch_dirty(std::span<uint64_t> bits) override;
+  base::Result<void> clear_dirty(uint64_t first_page, std::span<const uint64_t> bits) override;
+  base::Result<void> fetch_resident(std::span<uint64_t> bits) const override;
+  void hold() override;
+  void release() override;
+  base::Result<void> begin_pause(PauseTimes& times) override;
+  base::Result<void> peek_dirty(std::span<uint64_t> bits) override;
+  base::Result<void> save_state() override;
+  void end_pause(bool commit_point) override;
+  void encode_state(base::SectionWriter& sections) override;
+  base::Result<void> prepare_disks(snapshot::Branch&) override { return {}; }
+  base::Result<void> seal_disks(snapshot::Commit&) override { return {}; }
+  void committed(const std::shared_ptr<const snapshot::Snapshot>&) override { ++commits; }
+  void failed(const base::Error&) override { ++failures; }
+  snapshot::SnapshotNotes notes() const override;
+
+  uint64_t writes() const { return writes_; }
+  // Memory at the instant of the last pause that was a commit point.
+  std::vector<std::byte> at_pause;
+  unsigned pauses = 0, holds = 0, commits = 0, failures = 0;
+
+ private:
+  void write_locked(uint64_t page, uint64_t word, uint64_t value);
+  const uint64_t pages_;
+  std::vector<std::byte> memory_;
+  std::mutex guest_;  // held while the guest runs a write, and by whoever holds the guest
+  std::mutex log_;
+  snapshot::PageBits dirty_, host_;
+  uint64_t writes_ = 0;
+  std::thread writer_;
+  std::atomic<bool> stop_ = false;
+};
+
+}  // namespace snapshot_test

@@ -1,0 +1,175 @@
+#include "snapshot/capture.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <thread>
+
+#include "tests/support/fake_live_guest.h"
+#include "tests/support/temporary_directory.h"
+
+namespace snapshot {
+namespace {
+
+using snapshot_test::FakeLiveGuest;
+
+class CaptureTest : public testing::Test {
+ protected:
+  static constexpr uint64_t kPages = 3000;
+
+  void SetUp() override {
+    store_ = *Store::open_or_create(directory_.file("store"));
+    branch_ = *store_->create_branch(std::nullopt, "vm");
+    capture_.emplace(guest_, *store_, *branch_);
+  }
+  Capture::Outcome take(Capture::Options options = {}) {
+    auto outcome = capture_->take(options, progress_);
+    if (!outcome) throw std::runtime_error(outcome.error().text());
+    return *outcome;
+  }
+  // The memory of a snapshot, read as somebody who opens the store anew reads it.
+  std::vector<std::byte> memory_of(const Id& id) {
+    auto store = *Store::open_or_create(directory_.file("store"));
+    auto snapshot = *store->load(id);
+    std::vector<std::byte> memory(kPages * kPageBytes);
+    for (uint64_t page = 0; page < kPages; ++page) {
+      auto read = snapshot->read_page(
+          kRamSpace, page, std::span(memory).subspan(page * kPageBytes).first<kPageBytes>());
+      if (!read) throw std::runtime_error(read.error().text());
+    }
+    return memory;
+  }
+  void expect_equal(const Id& id, const std::vector<std::byte>& memory) {
+    EXPECT_TRUE(memory_of(id) == memory) << id.text();
+  }
+
+  test::TemporaryDirectory directory_;
+  FakeLiveGuest guest_{kPages};
+  std::unique_ptr<Store> store_;
+  std::unique_ptr<Branch> branch_;
+  std::optional<Capture> capture_;
+  Capture::Progress progress_;
+};
+
+TEST_F(CaptureTest, TheFirstSnapshotIsFull) {
+  for (uint64_t page = 0; page < kPages; page += 3) guest_.write(page, 1, page + 1);
+  auto outcome = take();
+  EXPECT_TRUE(outcome.full);
+  EXPECT_EQ(outcome.pages.data, kPages / 3);
+  expect_equal(outcome.id, guest_.memory());
+}
+
+TEST_F(CaptureTest, LaterOnesHoldOnlyWhatChanged) {
+  for (uint64_t page = 0; page < kPages; ++page) guest_.write(page, 1, page + 1);
+  auto first = take();
+  auto before = guest_.memory();
+  for (uint64_t page = 100; page < 140; ++page) guest_.write(page, 2, 5);
+  guest_.write(200, 1, 201);  // the value it has
+  guest_.fill(300, std::byte{0});
+  auto second = take();
+  EXPECT_FALSE(second.full);
+  EXPECT_EQ(second.pages.data, 40u);
+  EXPECT_EQ(second.pages.zero, 1u);
+  expect_equal(second.id, guest_.memory());
+  expect_equal(first.id, before);
+}
+
+TEST_F(CaptureTest, WhatItHoldsIsTheMemoryAtThePause) {
+  guest_.start_writer(2000, 0, 1);
+  std::vector<std::pair<Id, std::vector<std::byte>>> taken;
+  for (int i = 0; i < 8; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    auto outcome = take({.max_pause_ns = 50'000'000});
+    taken.emplace_back(outcome.id, guest_.at_pause);
+  }
+  guest_.stop_writer();
+  for (auto& [id, memory] : taken) expect_equal(id, memory);
+}
+
+TEST_F(CaptureTest, AHotGuestIsHeldUntilItConverges) {
+  guest_.start_writer(kPages, 0, 2);
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  // 1,024 pages of pool for 3,000 hot ones.
+  auto outcome = take({.max_pause_ns = 100'000, .staging_bytes = 1});
+  guest_.stop_writer();
+  EXPECT_GT(outcome.rounds, 1u);
+  expect_equal(outcome.id, guest_.at_pause);
+}
+
+TEST_F(CaptureTest, AHotGuestIsStoppedWhereThatIsWanted) {
+  guest_.start_writer(kPages, 0, 3);
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  auto outcome = take({.max_pause_ns = 1, .on_hot = Capture::OnHot::kStop, .staging_bytes = 1});
+  guest_.stop_writer();
+  EXPECT_EQ(outcome.slices, 0u);
+  expect_equal(outcome.id, guest_.at_pause);
+}
+
+TEST_F(CaptureTest, ACancelledOneLosesNothing) {
+  for (uint64_t page = 0; page < kPages; ++page) guest_.write(page, 1, page + 1);
+  take();
+  for (uint64_t page = 0; page < 1000; ++page) guest_.write(page, 3, 9);
+  guest_.device_write(2500, 17);
+  progress_.cancel = true;
+  auto cancelled = capture_->take({}, progress_);
+  ASSERT_FALSE(cancelled);
+  EXPECT_NE(cancelled.error().text().find("cancelled"), std::string::npos);
+  EXPECT_EQ(store_->list()->size(), 1u);
+  progress_.cancel = false;
+  auto outcome = take();
+  EXPECT_EQ(outcome.pages.data, 1001u);
+  expect_equal(outcome.id, guest_.memory());
+}
+
+// Cancelled in the pause: everything was copied, every dirty bit was cleared.
+TEST_F(CaptureTest, OneThatFailsAfterThePauseLosesNothing) {
+  for (uint64_t page = 0; page < kPages; ++page) guest_.write(page, 1, page + 1);
+  take();
+  for (uint64_t page = 500; page < 1700; ++page) guest_.write(page, 3, 9);
+  guest_.device_write(2500, 17);
+  auto failed = capture_->take({.in_pause = [&] { progress_.cancel = true; }}, progress_);
+  ASSERT_FALSE(failed);
+  progress_.cancel = false;
+  guest_.write(1, 1, 1);
+  auto outcome = take();
+  EXPECT_EQ(outcome.pages.data, 1202u);
+  expect_equal(outcome.id, guest_.memory());
+}
+
+// What is compared with is the last snapshot that was committed, not the last one that was tried.
+TEST_F(CaptureTest, APageThatIsAsItWasTwoSnapshotsAgo) {
+  guest_.write(10, 0, 1);
+  auto first = take();
+  guest_.write(10, 0, 2);
+  auto second = take();
+  guest_.write(10, 0, 1);
+  progress_.cancel = true;
+  EXPECT_FALSE(capture_->take({}, progress_));
+  progress_.cancel = false;
+  auto third = take();
+  EXPECT_EQ(third.pages.data, 1u);
+  expect_equal(third.id, guest_.memory());
+  EXPECT_EQ(memory_of(first.id), memory_of(third.id));
+  EXPECT_NE(memory_of(second.id), memory_of(third.id));
+}
+
+TEST_F(CaptureTest, OnlyDevicesWrite) {
+  take();
+  guest_.device_write(77, 12345);
+  auto outcome = take();
+  EXPECT_EQ(outcome.pages.data, 1u);
+  expect_equal(outcome.id, guest_.memory());
+}
+
+TEST_F(CaptureTest, AFullOneStandsForItself) {
+  for (uint64_t page = 0; page < kPages; ++page) guest_.write(page, 1, page + 1);
+  take();
+  guest_.write(5, 5, 5);
+  auto outcome = take({.full = true});
+  EXPECT_TRUE(outcome.full);
+  EXPECT_EQ(outcome.pages.data, kPages);
+  expect_equal(outcome.id, guest_.memory());
+}
+
+}  // namespace
+}  // namespace snapshot

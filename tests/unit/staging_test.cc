@@ -1,0 +1,180 @@
+#include "snapshot/staging.h"
+
+#include <gtest/gtest.h>
+#include <xxhash.h>
+
+#include <cstring>
+#include <map>
+
+#include "tests/support/temporary_directory.h"
+
+namespace snapshot {
+namespace {
+
+using Page = std::array<std::byte, kPageBytes>;
+
+Page page_of(uint64_t value) {
+  Page page{};
+  std::memcpy(page.data(), &value, sizeof value);
+  return page;
+}
+
+PageHash hash_of(const std::byte* page) { return XXH3_64bits(page, kPageBytes); }
+
+class StagingTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    storage_ = *open_storage(directory_.path());
+    pack_ = *storage_->create("pack", Storage::Caching::kDirect);
+  }
+  std::unique_ptr<Staging> make(uint64_t pages) {
+    return *Staging::create(
+        {.ram_pages = pages, .pool_pages = Staging::kSmallestPool}, hash_of,
+        [this](uint64_t page) -> base::Result<PageEntry> {
+          auto found = parent_.find(page);
+          return found == parent_.end() ? PageEntry{.page = page} : found->second;
+        },
+        *storage_->make_queue(32));
+  }
+  // Copies, makes room where there is none, settles.
+  void stage(Staging& staging, uint64_t page, uint64_t value) {
+    staging.reserve(1);
+    Page content = page_of(value);
+    if (!staging.copy(page, content.data())) {
+      ASSERT_TRUE(staging.relieve(*pack_, 1));
+      ASSERT_TRUE(staging.copy(page, content.data()));
+    }
+    ASSERT_TRUE(staging.settle());
+  }
+  uint64_t read_value(const PageEntry& entry) {
+    alignas(4096) Page page;
+    EXPECT_TRUE(pack_->read(entry.offset, page));
+    EXPECT_EQ(hash_of(page.data()), entry.hash);
+    uint64_t value;
+    std::memcpy(&value, page.data(), sizeof value);
+    return value;
+  }
+
+  test::TemporaryDirectory directory_;
+  std::unique_ptr<Storage> storage_;
+  std::unique_ptr<File> pack_;
+  std::map<uint64_t, PageEntry> parent_;
+};
+
+TEST_F(StagingTest, EntriesNameWhatIsInThePack) {
+  auto staging = make(100);
+  for (uint64_t page : {7, 3, 90}) stage(*staging, page, page * 11);
+  ASSERT_TRUE(staging->flush(*pack_));
+  auto entries = staging->take_entries(5);
+  ASSERT_EQ(entries.size(), 3u);
+  EXPECT_EQ(entries[0].page, 3u);
+  EXPECT_EQ(entries[1].page, 7u);
+  EXPECT_EQ(entries[2].page, 90u);
+  for (const PageEntry& entry : entries) {
+    EXPECT_EQ(entry.slot, 5u);
+    EXPECT_EQ(read_value(entry), entry.page * 11);
+  }
+  // Dense, in the order of capture.
+  EXPECT_EQ(entries[1].offset, 4096u);
+  EXPECT_EQ(*pack_->size(), 4u * 4096);
+}
+
+TEST_F(StagingTest, ZeroAndUnchangedPagesTakeNoSpace) {
+  Page same = page_of(42);
+  parent_[1] = {1, hash_of(same.data()), 0, 4096};
+  parent_[2] = {2, 99, 0, 8192};
+  auto staging = make(100);
+  stage(*staging, 1, 42);  // as before
+  stage(*staging, 2, 0);   // zero now
+  stage(*staging, 3, 0);   // zero before and now
+  ASSERT_TRUE(staging->flush(*pack_));
+  auto entries = staging->take_entries(0);
+  ASSERT_EQ(entries.size(), 1u);
+  EXPECT_EQ(entries[0].page, 2u);
+  EXPECT_EQ(entries[0].slot, kSlotZero);
+  EXPECT_EQ(*pack_->size(), 0u);
+  EXPECT_EQ(staging->counts().unchanged, 2u);
+}
+
+TEST_F(StagingTest, ANewerCopyReplacesTheOlderInThePool) {
+  auto staging = make(100);
+  stage(*staging, 1, 10);
+  stage(*staging, 2, 20);
+  stage(*staging, 1, 11);
+  ASSERT_TRUE(staging->flush(*pack_));
+  auto entries = staging->take_entries(0);
+  ASSERT_EQ(entries.size(), 2u);
+  EXPECT_EQ(read_value(entries[0]), 11u);
+  EXPECT_EQ(staging->counts().written, 2u);
+}
+
+TEST_F(StagingTest, ANewerCopyIsWrittenOverTheOlderInThePack) {
+  parent_[2] = {2, 99, 0, 8192};
+  auto staging = make(100);
+  stage(*staging, 1, 10);
+  stage(*staging, 2, 20);
+  ASSERT_TRUE(staging->flush(*pack_));
+  stage(*staging, 1, 11);
+  stage(*staging, 3, 30);
+  stage(*staging, 2, 0);
+  ASSERT_TRUE(staging->flush(*pack_));
+  auto entries = staging->take_entries(0);
+  ASSERT_EQ(entries.size(), 3u);
+  EXPECT_EQ(read_value(entries[0]), 11u);
+  EXPECT_EQ(entries[0].offset, 4096u);
+  EXPECT_EQ(entries[1].slot, kSlotZero);
+  EXPECT_EQ(read_value(entries[2]), 30u);
+  EXPECT_EQ(staging->counts().rewritten, 1u);
+}
+
+TEST_F(StagingTest, APageThatIsAsBeforeAgainIsNoChange) {
+  Page before = page_of(42);
+  parent_[1] = {1, hash_of(before.data()), 0, 4096};
+  auto staging = make(100);
+  stage(*staging, 1, 43);
+  ASSERT_TRUE(staging->flush(*pack_));
+  stage(*staging, 1, 42);
+  ASSERT_TRUE(staging->flush(*pack_));
+  EXPECT_TRUE(staging->take_entries(0).empty());
+}
+
+TEST_F(StagingTest, AFullPoolTakesNothingUntilItIsRelieved) {
+  auto staging = make(5000);
+  staging->reserve(Staging::kSmallestPool + 1);
+  Page content = page_of(1);
+  for (uint64_t page = 0; page < Staging::kSmallestPool; ++page) {
+    ASSERT_TRUE(staging->copy(page, content.data()));
+  }
+  EXPECT_FALSE(staging->copy(4000, content.data()));
+  EXPECT_TRUE(staging->copy(5, content.data()));
+  ASSERT_TRUE(staging->settle());
+  ASSERT_TRUE(staging->relieve(*pack_, 100));
+  EXPECT_GE(staging->free_pages(), 100u);
+  EXPECT_TRUE(staging->copy(4000, content.data()));
+}
+
+// Many rounds over more pages than fit, against a plain map.
+TEST_F(StagingTest, TheLastCopyOfEachPageIsWhatCounts) {
+  constexpr uint64_t kPages = 3000;
+  {
+    auto staging = make(kPages);
+    std::map<uint64_t, uint64_t> model;
+    uint64_t random = 1;
+    for (int i = 0; i < 20000; ++i) {
+      random = random * 6364136223846793005 + 1442695040888963407;
+      uint64_t page = (random >> 33) % kPages;
+      uint64_t value = (random >> 20) % 7 == 0 ? 0 : random;
+      stage(*staging, page, value);
+      model[page] = value;
+    }
+    ASSERT_TRUE(staging->flush(*pack_));
+    auto entries = staging->take_entries(0);
+    size_t not_zero = 0;
+    for (auto& [page, value] : model) not_zero += value != 0;
+    ASSERT_EQ(entries.size(), not_zero);
+    for (const PageEntry& entry : entries) ASSERT_EQ(read_value(entry), model[entry.page]);
+  }
+}
+
+}  // namespace
+}  // namespace snapshot
