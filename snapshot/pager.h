@@ -1,0 +1,99 @@
+// Brings the memory of a restored machine in while it runs. A page that somebody waits for comes
+// first; a reader in the background brings the rest: the working set in the order in which it was
+// touched the last time, then everything by large reads. Each page is read into memory of the
+// pager's own and its hash checked before the guest sees it.
+//
+// A page that is damaged, or cannot be read, ends the machine: whoever waits for it never gets
+// anything else. Once everything is there the guest's memory is plain memory.
+//
+// Owned by the restored machine's owner; made before any vCPU or device runs, destroyed after they
+// ended. The pager's threads touch no guest memory except through userfaultfd, and wait for no lock
+// that anybody holds who touches it.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "snapshot/page_bits.h"
+#include "snapshot/store/snapshot.h"
+#include "snapshot/userfault.h"
+#include "vmm/base/fd.h"
+#include "vmm/base/result.h"
+#include "vmm/guest_memory.h"
+
+namespace snapshot {
+
+class Pager {
+ public:
+  struct Options {
+    std::vector<uint64_t> working_set;  // RAM pages, in the order of their first touch
+    // Called once, on a thread of the pager's: the machine cannot go on.
+    std::function<void(base::Error)> on_damage;
+    // How long only faults are served, so that they tell the working set; where none is known.
+    uint64_t record_ms = 0;
+    std::function<void(std::vector<uint64_t> pages)> on_recorded;  // then, in order of first touch
+  };
+  struct Counters {
+    std::atomic<uint64_t> faults = 0;      // pages somebody waited for
+    std::atomic<uint64_t> background = 0;  // pages that were there before anybody asked
+    std::atomic<uint64_t> zero = 0;
+  };
+
+  static base::Result<std::unique_ptr<Pager>> start(vmm::GuestMemory& memory,
+                                                    std::shared_ptr<const Snapshot> snapshot,
+                                                    Options options);
+  ~Pager();
+
+  // Is every page of the snapshot in memory?
+  bool complete() const { return complete_.load(std::memory_order_acquire); }
+  // Waits for it; false where the pager gave up.
+  bool wait_complete();
+  // The pages that were waited for so far, in order.
+  std::vector<uint64_t> touched() const;
+  const Counters& counters() const { return counters_; }
+
+ private:
+  Pager(vmm::GuestMemory& memory, std::shared_ptr<const Snapshot> snapshot, Options options,
+        Userfault userfault, base::EventFd stop);
+  void serve_faults();
+  base::Result<void> serve_one();
+  base::Result<void> provide(uint64_t page);
+  void bring_rest();
+  base::Result<void> bring_all();
+  // Reads, checks and provides the pages of `entries`, which lie close together in one file.
+  base::Result<void> bring_run(std::span<const PageEntry> entries);
+  base::Result<void> bring(std::span<PageEntry> entries, bool keep_order);
+  base::Result<void> place(std::span<const PageEntry> entries, const std::byte* data,
+                           uint64_t data_offset);
+  bool is_done(uint64_t page) const { return done_[page / 64] >> (page % 64) & 1; }
+  void set_done(uint64_t page) { done_[page / 64] |= 1ull << (page % 64); }
+  void give_up(base::Error error);
+
+  vmm::GuestMemory& memory_;
+  std::shared_ptr<const Snapshot> snapshot_;
+  Options options_;
+  Userfault userfault_;
+  base::EventFd stop_;
+  std::atomic<bool> stopping_ = false;
+  std::atomic<bool> complete_ = false;
+  Counters counters_;
+
+  // Held while an event is taken off the userfaultfd and while pages are provided: a page the guest
+  // gave back after its content was read must not get that content again.
+  mutable std::mutex mutex_;
+  PageBits done_;  // provided, or given back by the guest since
+  std::vector<uint64_t> touched_;
+  bool gave_up_ = false;
+  std::condition_variable changed_;
+
+  std::thread faults_, background_;
+};
+
+}  // namespace snapshot

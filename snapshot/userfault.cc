@@ -1,0 +1,140 @@
+#include "snapshot/userfault.h"
+
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "snapshot/types.h"
+
+namespace snapshot {
+
+using base::fail;
+using base::fail_errno;
+using base::Result;
+
+namespace {
+
+// Not in every <linux/userfaultfd.h>: since 6.1.
+#ifndef USERFAULTFD_IOC_NEW
+#define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
+#endif
+
+base::Fd open_userfault() {
+  base::Fd device(::open("/dev/userfaultfd", O_RDWR | O_CLOEXEC));
+  if (device) {
+    base::Fd fd(::ioctl(device.get(), USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK));
+    if (fd) return fd;
+  }
+  return base::Fd(static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK)));
+}
+
+}  // namespace
+
+Result<Userfault> Userfault::create() {
+  base::Fd fd = open_userfault();
+  if (!fd) {
+    if (errno == EPERM || errno == EACCES) {
+      return fail(
+          "userfaultfd is not permitted: give access to /dev/userfaultfd, or set sysctl "
+          "vm.unprivileged_userfaultfd to 1, or restore with --eager");
+    }
+    return fail_errno("userfaultfd");
+  }
+  uffdio_api api{};
+  api.api = UFFD_API;
+  api.features = UFFD_FEATURE_EVENT_REMOVE;
+  if (::ioctl(fd.get(), UFFDIO_API, &api) < 0) return fail_errno("UFFDIO_API");
+  return Userfault(std::move(fd));
+}
+
+Result<void> Userfault::watch(std::byte* start, uint64_t bytes) {
+  uffdio_register range{};
+  range.range = {reinterpret_cast<uint64_t>(start), bytes};
+  range.mode = UFFDIO_REGISTER_MODE_MISSING;
+  if (::ioctl(fd_.get(), UFFDIO_REGISTER, &range) < 0) return fail_errno("UFFDIO_REGISTER");
+  return {};
+}
+
+Result<void> Userfault::unwatch(std::byte* start, uint64_t bytes) {
+  uffdio_range range{reinterpret_cast<uint64_t>(start), bytes};
+  if (::ioctl(fd_.get(), UFFDIO_UNREGISTER, &range) < 0) return fail_errno("UFFDIO_UNREGISTER");
+  return {};
+}
+
+Result<Userfault::Event> Userfault::next() const {
+  uffd_msg message;
+  ssize_t size = ::read(fd_.get(), &message, sizeof message);
+  if (size < 0) {
+    if (errno == EAGAIN || errno == EINTR) return Event{};
+    return fail_errno("read of userfaultfd");
+  }
+  if (size != sizeof message) return fail("userfaultfd gives half a message");
+  switch (message.event) {
+    case UFFD_EVENT_PAGEFAULT: {
+      uint64_t page = message.arg.pagefault.address & ~(kPageBytes - 1);
+      return Event{Event::Kind::kMissing, reinterpret_cast<std::byte*>(page), kPageBytes};
+    }
+    case UFFD_EVENT_REMOVE:
+      return Event{Event::Kind::kRemoved, reinterpret_cast<std::byte*>(message.arg.remove.start),
+                   message.arg.remove.end - message.arg.remove.start};
+    default:
+      return fail("userfaultfd gives an event that nobody asked for");
+  }
+}
+
+Result<void> Userfault::wake(std::byte* start, uint64_t bytes) const {
+  uffdio_range range{reinterpret_cast<uint64_t>(start), bytes};
+  if (::ioctl(fd_.get(), UFFDIO_WAKE, &range) < 0) return fail_errno("UFFDIO_WAKE");
+  return {};
+}
+
+Result<Userfault::Outcome> Userfault::copy(std::byte* to, const std::byte* from,
+                                           uint64_t bytes) const {
+  while (bytes > 0) {
+    uffdio_copy request{};
+    request.dst = reinterpret_cast<uint64_t>(to);
+    request.src = reinterpret_cast<uint64_t>(from);
+    request.len = bytes;
+    uint64_t done = 0;
+    if (::ioctl(fd_.get(), UFFDIO_COPY, &request) == 0) return Outcome::kDone;
+    int error = errno;
+    if (request.copy > 0) done = static_cast<uint64_t>(request.copy);
+    if (error == EAGAIN && done == 0) return Outcome::kBusy;
+    if (error == EEXIST && done == 0) {
+      TRY(wake(to, kPageBytes));
+      done = kPageBytes;
+    } else if (error != EAGAIN && error != EEXIST) {
+      return fail("UFFDIO_COPY", error);
+    }
+    to += done;
+    from += done;
+    bytes -= done;
+  }
+  return Outcome::kDone;
+}
+
+Result<Userfault::Outcome> Userfault::zero(std::byte* to, uint64_t bytes) const {
+  while (bytes > 0) {
+    uffdio_zeropage request{};
+    request.range = {reinterpret_cast<uint64_t>(to), bytes};
+    if (::ioctl(fd_.get(), UFFDIO_ZEROPAGE, &request) == 0) return Outcome::kDone;
+    int error = errno;
+    uint64_t done = request.zeropage > 0 ? static_cast<uint64_t>(request.zeropage) : 0;
+    if (error == EAGAIN && done == 0) return Outcome::kBusy;
+    if (error == EEXIST && done == 0) {
+      TRY(wake(to, kPageBytes));
+      done = kPageBytes;
+    } else if (error != EAGAIN && error != EEXIST) {
+      return fail("UFFDIO_ZEROPAGE", error);
+    }
+    to += done;
+    bytes -= done;
+  }
+  return Outcome::kDone;
+}
+
+}  // namespace snapshot
