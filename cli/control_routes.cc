@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/config_json.h"
+#include "cli/snapshot_json.h"
 #include "cli/version.h"
 
 namespace cli {
@@ -118,6 +119,25 @@ ControlResponse get_balloon_statistics(ControlTarget& target, const std::string&
   return ok(statistics);
 }
 
+// PUT /snapshots: every field may be left out; the answer comes at once.
+ControlResponse put_snapshots(ControlTarget& target, const std::string& body) {
+  json parsed = body.empty() ? json::object() : json::parse(body, nullptr, false);
+  auto request = parse_snapshot_request(parsed);
+  if (!request) return fault(kBadRequest, request.error().text());
+  auto number = target.begin_snapshot(*request);
+  if (!number) return fault(kBadRequest, number.error().text());
+  return {202, text_of({{"number", *number}})};
+}
+
+ControlResponse get_snapshots(ControlTarget& target, const std::string&) {
+  return ok(snapshot_status_json(target.snapshot_status()));
+}
+
+ControlResponse delete_snapshots(ControlTarget& target, const std::string&) {
+  target.cancel_snapshot();
+  return {};
+}
+
 constexpr std::array kRoutes{
     Route{"GET", "/", get_instance},
     Route{"GET", "/version", get_version},
@@ -130,6 +150,9 @@ constexpr std::array kRoutes{
     Route{"GET", "/balloon/statistics", get_balloon_statistics},
     Route{"GET", "/stats", get_stats},
     Route{"PUT", "/stop", put_stop},
+    Route{"PUT", "/snapshots", put_snapshots},
+    Route{"GET", "/snapshots", get_snapshots},
+    Route{"DELETE", "/snapshots", delete_snapshots},
 };
 
 }  // namespace

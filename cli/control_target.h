@@ -9,6 +9,7 @@
 #include <string>
 
 #include "cli/run_options.h"
+#include "snapshot/service.h"
 #include "vmm/base/result.h"
 
 namespace cli {
@@ -40,6 +41,12 @@ class ControlTarget {
   // None where the machine has no balloon.
   virtual std::optional<BalloonStatus> balloon() const = 0;
   virtual base::Result<void> set_balloon(uint64_t target_bytes) = 0;
+
+  // Begins a snapshot and returns its number; snapshot_status() tells how it goes on and ends.
+  virtual base::Result<uint64_t> begin_snapshot(
+      const snapshot::SnapshotService::Request& request) = 0;
+  virtual snapshot::SnapshotService::Status snapshot_status() const = 0;
+  virtual void cancel_snapshot() = 0;
 };
 
 }  // namespace cli

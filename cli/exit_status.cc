@@ -15,6 +15,8 @@ int exit_status_of(const vmm::StopReason& reason) {
       return reason.status;
     case Kind::kRequested:
       return kStopped;
+    case Kind::kSnapshotted:
+      return kSnapshotted;
     case Kind::kError:
       return kVmmError;
   }

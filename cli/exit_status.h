@@ -15,15 +15,16 @@ enum ExitStatus : int {
   kBadInput = 2,  // wrong option, unusable file or host; no guest has run
   kGuestReset = 193,
   kGuestPanic = 194,
-  kStopped = 195,   // second signal, `stop --force`, Ctrl-A X
-  kVmmError = 196,  // KVM or the VMM failed while the guest ran
+  kStopped = 195,      // second signal, `stop --force`, Ctrl-A X
+  kVmmError = 196,     // KVM or the VMM failed while the guest ran
+  kSnapshotted = 197,  // `snapshot --stop`, --snapshot-on-term: a snapshot was committed
 };
 
 // What `run` ends with.
 int exit_status_of(const vmm::StopReason& reason);
 
 inline constexpr const char* kExitStatusHelp =
-    R"(Exit status of run:
+    R"(Exit status of run and restore:
   0        the guest powered off
   0..127   the guest's own status, written to I/O port 0xF4
   2        bad option, file or host: no guest has run (one line on stderr says why)
@@ -31,6 +32,7 @@ inline constexpr const char* kExitStatusHelp =
   194      the guest reported a panic
   195      stopped by request: a second signal, `minivmm stop --force`, Ctrl-A X
   196      KVM or the VMM failed while the guest ran
+  197      ended by `minivmm snapshot --stop` or --snapshot-on-term, its snapshot committed
 Exit status of the other commands: 0 done, 1 could not be done, 2 wrong option.
 )";
 

@@ -30,7 +30,7 @@ base::Result<std::unique_ptr<Foreground>> Foreground::create() {
   TRY_ASSIGN(base::EventFd room, base::EventFd::create());
   sigset_t taken, before;
   sigemptyset(&taken);
-  for (int number : {SIGTERM, SIGINT, SIGHUP, SIGTSTP, SIGCONT}) sigaddset(&taken, number);
+  for (int number : {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGTSTP, SIGCONT}) sigaddset(&taken, number);
   pthread_sigmask(SIG_BLOCK, &taken, &before);
   base::Fd signals(::signalfd(-1, &taken, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!signals) return base::fail_errno("signalfd");
@@ -80,9 +80,16 @@ void Foreground::take_signal(const Machine& machine, Terminal& terminal) {
     case SIGCONT:
       terminal.resume();
       break;
+    case SIGUSR1:
+      machine.snapshot();
+      break;
     default:
       if (asked_to_end_) {
         machine.stop();
+      } else if (info.ssi_signo == SIGTERM && machine.snapshot_and_stop) {
+        asked_to_end_ = true;
+        say("taking a snapshot, then ending; a second signal ends at once");
+        machine.snapshot_and_stop();
       } else {
         asked_to_end_ = true;
         say("asking the guest to power off; a second signal stops it at once");
@@ -118,7 +125,8 @@ void Foreground::read_input(const Machine& machine, const Terminal& terminal, in
         say(kEscapeKeysHelp);
         break;
       case KeyCommand::kControl:
-        say(fmt::format("from another terminal: minivmm pause|resume|stop|stats {}", machine.name));
+        say(fmt::format("from another terminal: minivmm snapshot|pause|resume|stop|stats {}",
+                        machine.name));
         break;
     }
   }

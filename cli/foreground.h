@@ -1,6 +1,8 @@
 // What the main thread does while a machine runs: wait for its end, for signals and for keys.
 //
-//   SIGTERM, SIGINT, SIGHUP  first the power button, the second time stop
+//   SIGTERM, SIGINT, SIGHUP  first the power button, the second time stop; SIGTERM takes a snapshot
+//                            instead and ends the machine where that was asked for
+//   SIGUSR1                  a snapshot now
 //   SIGTSTP, SIGCONT         the terminal is given back while the process is stopped
 //   keys                     Ctrl-A commands (escape_keys.h), everything else to the guest
 //
@@ -32,6 +34,8 @@ class Foreground {
     // Called on the main thread, none may block.
     std::function<void()> power_button;
     std::function<void()> stop;
+    std::function<void()> snapshot;
+    std::function<void()> snapshot_and_stop;  // empty: SIGTERM is the power button too
     // Takes what it has room for and returns how much; input_room() says when there is room
     // again. Empty: the guest has no console, the terminal stays as it is.
     std::function<size_t(std::span<const uint8_t>)> push_input;

@@ -1,53 +1,18 @@
 #include "cli/run.h"
 
-#include <fmt/format.h>
-#include <unistd.h>
-
-#include "cli/control_server.h"
-#include "cli/exit_status.h"
 #include "cli/foreground.h"
-#include "cli/guest_console.h"
-#include "cli/running_machine.h"
+#include "cli/machine_process.h"
 #include "cli/runtime_dir.h"
 #include "cli/vm_registry.h"
-#include "devices/platform.h"
 #include "vmm/acpi/tables.h"
-#include "vmm/base/log.h"
 #include "vmm/boot/kernel.h"
 #include "vmm/machine.h"
 
 namespace cli {
 
 using base::Result;
-using vmm::StopReason;
 
 namespace {
-
-devices::NetConfig net_config(const NetOption& option, std::string_view machine, size_t index) {
-  devices::NetConfig net;
-  net.tap = option.tap;
-  net.user.forwards = option.host_forwards;
-  net.mac = option.mac.value_or(virtio::derive_mac(fmt::format("{}/{}", machine, index)));
-  return net;
-}
-
-devices::PlatformConfig platform_config(const RunOptions& options) {
-  devices::PlatformConfig config;
-  for (size_t i = 0; i < options.disks.size(); ++i) {
-    const DiskOption& disk = options.disks[i];
-    config.disks.push_back({.id = fmt::format("disk{}", i),
-                            .path = disk.path,
-                            .read_only = disk.read_only,
-                            .serial = disk.serial});
-  }
-  for (size_t i = 0; i < options.nets.size(); ++i) {
-    config.nets.push_back(net_config(options.nets[i], options.name, i));
-  }
-  config.rng = options.rng;
-  config.balloon = options.balloon;
-  if (options.vsock) config.vsock = {options.vsock->cid, options.vsock->path};
-  return config;
-}
 
 Result<void> load_guest(vmm::Machine& machine, const RunOptions& options) {
   TRY_ASSIGN(vmm::Gpa rsdp, vmm::acpi::write_tables(machine.memory(), {.cpus = options.cpus}));
@@ -60,71 +25,19 @@ Result<void> load_guest(vmm::Machine& machine, const RunOptions& options) {
   return machine.boot(entry);
 }
 
-void report(const StopReason& reason) {
-  switch (reason.kind) {
-    case StopReason::Kind::kReset:
-      base::log_info("the guest reset{}{}", reason.detail.empty() ? "" : ": ", reason.detail);
-      break;
-    case StopReason::Kind::kPanic:
-      base::log_info("the guest panicked");
-      break;
-    case StopReason::Kind::kError:
-      base::log_error("{}", reason.detail);
-      break;
-    default:
-      break;
-  }
-}
-
-// A machine with what serves it. Each part uses those above it, so they are destroyed from below:
-// first nobody asks any more, then no vCPU calls a device, then the console lets go of its device.
-struct Parts {
-  std::unique_ptr<vmm::Machine> machine;
-  std::unique_ptr<devices::Platform> platform;
-  std::unique_ptr<GuestConsole> console;
-  std::unique_ptr<RunningMachine> target;
-  std::unique_ptr<ControlServer> server;
-
-  ~Parts() {
-    server.reset();
-    if (machine) machine->halt_threads();
-  }
-};
-
-Result<void> assemble(Parts& parts, const RunOptions& options, Foreground& foreground) {
-  TRY_ASSIGN(parts.console,
+Result<void> assemble(MachineProcess& process, const RunOptions& options, Foreground& foreground) {
+  TRY_ASSIGN(process.console,
              GuestConsole::create(options.console, [&foreground] { foreground.input_room(); }));
-  TRY_ASSIGN(parts.machine,
+  TRY_ASSIGN(process.machine,
              vmm::Machine::create({.memory_bytes = options.memory_bytes, .cpus = options.cpus}));
-  devices::PlatformConfig config = platform_config(options);
-  config.console = parts.console->take_descriptors();
-  TRY_ASSIGN(parts.platform, devices::Platform::create(*parts.machine, std::move(config)));
-  TRY(parts.console->connect(*parts.platform));
-  TRY(load_guest(*parts.machine, options));
-  parts.target = std::make_unique<RunningMachine>(options, *parts.machine, *parts.platform);
-  TRY_ASSIGN(parts.server, ControlServer::start(options.api_socket, *parts.target));
-  return {};
-}
-
-Result<StopReason> run_to_the_end(const RunOptions& options, Foreground& foreground) {
-  Parts parts;
-  TRY(assemble(parts, options, foreground));
-  parts.machine->run();
-
-  auto stop = [&] { parts.machine->stop({StopReason::Kind::kRequested, 0, ""}); };
-  Foreground::Machine relay{.name = options.name,
-                            .ended = parts.machine->stopped().fd(),
-                            .power_button = [&] { parts.platform->press_power_button(); },
-                            .stop = stop,
-                            .push_input = {}};
-  if (parts.console->takes_input()) {
-    relay.push_input = [&](std::span<const uint8_t> bytes) { return parts.console->push(bytes); };
+  if (!options.snapshots.store.empty()) {
+    TRY_ASSIGN(process.store, snapshot::Store::open_or_create(options.snapshots.store));
+    TRY_ASSIGN(process.branch, process.store->create_branch(std::nullopt, options.name));
   }
-  if (auto ran = foreground.run(relay, STDIN_FILENO); !ran) {
-    base::log_error("{}", ran.error().text());
-    stop();
-  }
-  return *parts.machine->stop_reason();
+  TRY_ASSIGN(MachineDisks disks, open_disks(options, process.store.get(), pause_on_full(process)));
+  TRY(make_platform(process, options, disks));
+  TRY(load_guest(*process.machine, options));
+  return start_services(process, options, std::move(disks));
 }
 
 }  // namespace
@@ -137,9 +50,10 @@ Result<int> run_machine(const RunOptions& asked) {
   RunOptions options = asked;
   options.name = name.name();
   options.api_socket = name.socket();
-  TRY_ASSIGN(StopReason reason, run_to_the_end(options, *foreground));
-  report(reason);
-  return exit_status_of(reason);
+  MachineProcess process;
+  TRY(assemble(process, options, *foreground));
+  process.machine->run();
+  return report_end(stay_with(process, options, *foreground));
 }
 
 }  // namespace cli

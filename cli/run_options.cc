@@ -114,6 +114,11 @@ void add_run_options(CLI::App& app, RunOptions& options) {
   add_parsed(app, "--console", options.console, parse_console,
              "what the terminal is connected to: serial (default), virtio or none",
              "{serial,virtio,none}");
+  add_process_options(app, options);
+  add_snapshot_options(app, options.snapshots);
+}
+
+void add_process_options(CLI::App& app, RunOptions& options) {
   add_parsed(app, "--name", options.name, parse_name, "default: the first free of vm1, vm2, …",
              "NAME");
   add_parsed(app, "--api-socket", options.api_socket, parse_socket,
@@ -134,7 +139,12 @@ base::Result<void> check_run_options(const RunOptions& options) {
     return base::fail(fmt::format("--memory {}: the host has {} with swap: ask for less",
                                   format_size(options.memory_bytes), format_size(most)));
   }
-  return {};
+  return check_snapshot_options(options.snapshots);
+}
+
+virtio::MacAddress mac_of(const RunOptions& options, size_t index) {
+  const NetOption& net = options.nets[index];
+  return net.mac.value_or(virtio::derive_mac(fmt::format("{}/{}", options.name, index)));
 }
 
 std::string guest_command_line(const RunOptions& options) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cli/device_options.h"
+#include "cli/snapshot_options.h"
 #include "vmm/base/log.h"
 #include "vmm/base/result.h"
 #include "vmm/boot/kernel.h"
@@ -36,13 +37,19 @@ struct RunOptions {
   std::string name;        // empty: the first free of vm1, vm2, …
   std::string api_socket;  // empty: NAME.sock in the runtime directory
   base::LogLevel log_level = base::LogLevel::kWarning;
+  SnapshotOptions snapshots;
 };
 
+// Those that `restore` has as well: name, socket and log level.
+void add_process_options(CLI::App& app, RunOptions& options);
 // Adds the options of `run` to `app`; parsing writes them to `options`, which outlives `app`.
 void add_run_options(CLI::App& app, RunOptions& options);
 
 // What the parser cannot see by looking at one option: required ones, and memory against the host.
 base::Result<void> check_run_options(const RunOptions& options);
+
+// The address of network `index`: as asked for, else one that follows from the machine's name.
+virtio::MacAddress mac_of(const RunOptions& options, size_t index);
 
 // The kernel command line: "console=… panic=-1", each only where --cmdline has no option of that
 // name, then --cmdline. panic=-1 makes a Linux that panics reset instead of hanging for ever.

@@ -20,6 +20,7 @@ base::Result<void> RunningMachine::pause() {
 }
 
 base::Result<void> RunningMachine::resume() {
+  snapshots_.resume_disks();
   machine_.run();
   return {};
 }

@@ -11,8 +11,9 @@ namespace cli {
 class RunningMachine : public ControlTarget {
  public:
   // All outlive this object. `options.name` is the name the machine got.
-  RunningMachine(const RunOptions& options, vmm::Machine& machine, devices::Platform& platform)
-      : options_(options), machine_(machine), platform_(platform) {}
+  RunningMachine(const RunOptions& options, vmm::Machine& machine, devices::Platform& platform,
+                 snapshot::SnapshotService& snapshots)
+      : options_(options), machine_(machine), platform_(platform), snapshots_(snapshots) {}
 
   const RunOptions& options() const override { return options_; }
   bool paused() const override { return machine_.paused(); }
@@ -23,11 +24,18 @@ class RunningMachine : public ControlTarget {
   nlohmann::json stats() const override;
   std::optional<BalloonStatus> balloon() const override;
   base::Result<void> set_balloon(uint64_t target_bytes) override;
+  base::Result<uint64_t> begin_snapshot(
+      const snapshot::SnapshotService::Request& request) override {
+    return snapshots_.request(request);
+  }
+  snapshot::SnapshotService::Status snapshot_status() const override { return snapshots_.status(); }
+  void cancel_snapshot() override { snapshots_.cancel(); }
 
  private:
   const RunOptions& options_;
   vmm::Machine& machine_;
   devices::Platform& platform_;
+  snapshot::SnapshotService& snapshots_;
 };
 
 }  // namespace cli

@@ -18,6 +18,8 @@ struct Command {
 
 Command add_run(CLI::App& root);
 Command add_ps(CLI::App& root);
+Command add_snapshot(CLI::App& root);
+Command add_restore(CLI::App& root);
 Command add_pause(CLI::App& root);
 Command add_resume(CLI::App& root);
 Command add_stop(CLI::App& root);

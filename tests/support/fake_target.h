@@ -39,6 +39,14 @@ class FakeTarget : public cli::ControlTarget {
     balloon_->target_bytes = bytes;
     return {};
   }
+  base::Result<uint64_t> begin_snapshot(
+      const snapshot::SnapshotService::Request& request) override {
+    if (!trouble_.empty()) return base::fail(trouble_);
+    request_ = request;
+    return ++snapshots_.number;
+  }
+  snapshot::SnapshotService::Status snapshot_status() const override { return snapshots_; }
+  void cancel_snapshot() override { asked_ += "cancel;"; }
 
   cli::RunOptions options_;
   bool paused_ = false;
@@ -46,6 +54,8 @@ class FakeTarget : public cli::ControlTarget {
   std::string asked_;
   std::function<void()> on_stop_;
   std::optional<cli::BalloonStatus> balloon_;
+  snapshot::SnapshotService::Request request_;
+  snapshot::SnapshotService::Status snapshots_;
 };
 
 }  // namespace test

@@ -170,5 +170,27 @@ TEST(OpenApi, DocumentsWhatIsServedAndNothingElse) {
   EXPECT_EQ(served.size(), control_routes().size());
 }
 
+TEST_F(ControlRoutes, SnapshotsAreBegunWatchedAndCancelled) {
+  ControlResponse begun =
+      ask("PUT", "/snapshots", R"({"snapshot_type":"Full","snapshot_path":"/s"})");
+  EXPECT_EQ(begun.status, 202);
+  EXPECT_EQ(json::parse(begun.body), (json{{"number", 1}}));
+  EXPECT_TRUE(target.request_.full);
+  EXPECT_EQ(target.request_.store_path, "/s");
+
+  target.snapshots_.running = true;
+  target.snapshots_.round = 4;
+  EXPECT_EQ(get("/snapshots")["progress"]["round"], 4);
+  expect_done(ask("DELETE", "/snapshots"));
+  EXPECT_EQ(target.asked_, "cancel;");
+  target.snapshots_.running = false;
+  target.snapshots_.last = base::fail("the disk is full");
+  EXPECT_EQ(get("/snapshots")["error"], "the disk is full");
+  EXPECT_NE(refused("PUT", "/snapshots", R"({"snapshot_type":"Half"})").find("snapshot_type"),
+            std::string::npos);
+  target.trouble_ = "a snapshot is being taken";
+  EXPECT_EQ(refused("PUT", "/snapshots"), "a snapshot is being taken");
+}
+
 }  // namespace
 }  // namespace cli

@@ -1,0 +1,71 @@
+// minivmm restore: a machine from a snapshot goes on where it was.
+#include "cli/restore.h"
+
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "cli/commands/command.h"
+#include "cli/exit_status.h"
+#include "cli/parsed_option.h"
+#include "vmm/base/log.h"
+
+namespace cli {
+namespace {
+
+base::Result<vmm::ClockPolicy> parse_clock(std::string_view text) {
+  if (text == "continue") return vmm::ClockPolicy::kContinue;
+  if (text == "catchup") return vmm::ClockPolicy::kCatchUp;
+  return base::fail(fmt::format("'{}' is neither continue nor catchup", text));
+}
+
+base::Result<std::string> parse_socket_path(std::string_view text) {
+  if (text.empty()) return base::fail("no path given");
+  return std::string(text);
+}
+
+}  // namespace
+
+Command add_restore(CLI::App& root) {
+  auto options = std::make_shared<RestoreOptions>();
+  CLI::App* app =
+      root.add_subcommand("restore", "let the machine of a snapshot go on where it was");
+  app->add_option_function<std::string>(
+         "STORE[@ID]",
+         [options](const std::string& text) {
+           options->snapshot = parse_or_throw("STORE[@ID]", text, parse_snapshot_name);
+         },
+         "the store's directory, and the beginning of an id; none: the newest")
+      ->required();
+  add_parsed_list(*app, "--disk", options->host.disks, parse_disk,
+                  "base image of each disk, in the order the machine had them (repeatable)",
+                  "DISK");
+  add_parsed_list(*app, "--net", options->host.nets, parse_net,
+                  "the host's side of each network, as for run; default: user", "NET");
+  add_parsed(*app, "--vsock-path", options->vsock_path, parse_socket_path,
+             "the host's side of the vsock", "SOCKET");
+  app->add_flag("--eager,!--lazy", options->eager,
+                "read and check all memory before the guest runs");
+  app->add_flag("--paused", options->paused, "wait for `minivmm resume`")->disable_flag_override();
+  add_parsed(*app, "--clock", options->clock, parse_clock,
+             "the guest's clocks: continue (no jump, default) or catchup (wall time)",
+             "{continue,catchup}");
+  add_process_options(*app, options->host);
+  add_snapshot_options(*app, options->host.snapshots);
+  app->remove_option(app->get_option("--store"));
+  app->footer(
+      std::string("The machine continues its chain: its next snapshot is incremental, in the same\n"
+                  "store. Restoring an older snapshot begins a branch; nothing newer is lost.\n\n"
+                  "Examples:\n"
+                  "  minivmm restore /srv/snapshots/job1 --disk root.img\n"
+                  "  minivmm restore /srv/snapshots/job1@3fa9 --name try2 --disk root.img\n"
+                  "  minivmm restore job1.store --eager --paused --clock catchup\n\n") +
+      kExitStatusHelp);
+  auto run = [options]() -> base::Result<int> {
+    base::set_log_level(options->host.log_level);
+    return restore_machine(*options);
+  };
+  return {app, run, kBadInput};
+}
+
+}  // namespace cli

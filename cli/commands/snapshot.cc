@@ -1,0 +1,146 @@
+// minivmm snapshot: takes a snapshot of a running machine, which runs on.
+#include <fmt/format.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "cli/commands/command.h"
+#include "cli/commands/named_vm.h"
+#include "cli/control_client.h"
+#include "cli/exit_status.h"
+#include "cli/parsed_option.h"
+#include "cli/runtime_dir.h"
+#include "cli/size.h"
+#include "cli/snapshot_json.h"
+#include "cli/snapshot_options.h"
+#include "vmm/base/fd.h"
+#include "vmm/base/log.h"
+
+namespace cli {
+namespace {
+
+using base::fail;
+using base::Result;
+using nlohmann::json;
+
+constexpr int kPollMs = 50;
+
+struct Options {
+  snapshot::SnapshotService::Request request;
+  std::chrono::nanoseconds max_pause{0};
+  snapshot::Capture::OnHot on_hot = snapshot::Capture::OnHot::kThrottle;
+  bool as_json = false;
+};
+
+Result<base::Fd> take_interrupts() {
+  sigset_t taken;
+  sigemptyset(&taken);
+  for (int number : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&taken, number);
+  pthread_sigmask(SIG_BLOCK, &taken, nullptr);
+  base::Fd signals(::signalfd(-1, &taken, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!signals) return base::fail_errno("signalfd");
+  return signals;
+}
+
+void show_progress(const json& progress) {
+  auto number = [&](const char* name) { return progress.value(name, uint64_t{0}); };
+  double seconds = static_cast<double>(std::max<uint64_t>(number("elapsed_ms"), 1)) / 1000;
+  double rate = static_cast<double>(number("written_bytes")) / 1e6 / seconds;
+  fmt::print(stderr, "\r\033[Kround {}, {} pages left, {} written, {:.0f} MB/s, {:.1f} s{}",
+             number("round"), number("pages_left"), format_size(number("written_bytes")), rate,
+             seconds, progress.value("committing", false) ? ", committing" : "");
+}
+
+// Until snapshot `number` has ended; Ctrl-C cancels it.
+Result<json> wait_for_end(const RunningVm& vm, uint64_t number, const base::Fd& signals) {
+  bool terminal = ::isatty(STDERR_FILENO) == 1;
+  for (;;) {
+    pollfd waiting{signals.get(), POLLIN, 0};
+    ::poll(&waiting, 1, kPollMs);
+    if (waiting.revents & POLLIN) {
+      signalfd_siginfo info;
+      (void)!::read(signals.get(), &info, sizeof info);
+      TRY(ask_or_fail(vm.socket, {"DELETE", "/snapshots", ""}));
+    }
+    TRY_ASSIGN(std::string body, ask_or_fail(vm.socket, {"GET", "/snapshots", ""}));
+    json status = json::parse(body, nullptr, false);
+    if (!status.is_object()) return fail(vm.name + " does not answer with JSON");
+    if (status.value("number", uint64_t{0}) != number) {
+      return fail(
+          "the result is gone: another snapshot was taken meanwhile; `minivmm list` has both");
+    }
+    if (status.value("running", false)) {
+      if (terminal) show_progress(status.value("progress", json::object()));
+      continue;
+    }
+    if (terminal) fmt::print(stderr, "\r\033[K");
+    if (status.contains("result")) return status["result"];
+    return fail(base::one_line(status.value("error", "no result")));
+  }
+}
+
+Result<int> take(const std::string& name, const Options& options) {
+  TRY_ASSIGN(RunningVm vm, find_vm(name));
+  TRY_ASSIGN(base::Fd signals, take_interrupts());
+  snapshot::SnapshotService::Request request = options.request;
+  if (!request.store_path.empty()) {
+    // The machine's process may have another working directory.
+    request.store_path = std::filesystem::absolute(request.store_path).lexically_normal();
+  }
+  TRY_ASSIGN(std::string body,
+             ask_or_fail(vm.socket, {"PUT", "/snapshots", snapshot_request_json(request).dump()}));
+  json begun = json::parse(body, nullptr, false);
+  if (!begun.is_object()) return fail(name + " does not answer with JSON");
+  auto result = wait_for_end(vm, begun.value("number", uint64_t{0}), signals);
+  if (!result && request.stop && !vm_runs(runtime_dir_path(), name)) {
+    // It ended before it could be asked for the result, which is what was wanted.
+    return kSuccess;
+  }
+  if (!result) return std::unexpected(result.error());
+  if (options.as_json) {
+    fmt::print("{}\n", result->dump(2));
+  } else {
+    fmt::print("{}", describe_outcome(*result));
+  }
+  return kSuccess;
+}
+
+}  // namespace
+
+Command add_snapshot(CLI::App& root) {
+  auto options = std::make_shared<Options>();
+  CLI::App* app = root.add_subcommand(
+      "snapshot", "take a snapshot of a running machine, disks included; it runs on");
+  auto name = add_vm_name(*app);
+  app->add_flag("--full", options->request.full, "everything, not only what changed")
+      ->disable_flag_override();
+  app->add_option("--store", options->request.store_path,
+                  "directory of the snapshots; needed once, where `run` had none")
+      ->type_name("DIR");
+  add_pause_options(*app, options->max_pause, options->on_hot);
+  app->add_flag("--stop", options->request.stop,
+                "end the machine with it: nothing that happens after the snapshot is lost")
+      ->disable_flag_override();
+  app->add_flag("--json", options->as_json, "for programs");
+  app->footer(
+      "Ctrl-C cancels: the guest and the store are then as before.\n\n"
+      "Examples:\n"
+      "  minivmm snapshot job1 --store /srv/snapshots/job1\n"
+      "  minivmm snapshot job1\n"
+      "  minivmm snapshot job1 --stop && minivmm restore /srv/snapshots/job1");
+  auto run = [name, options, app]() -> Result<int> {
+    if (app->count("--max-pause") > 0) {
+      options->request.max_pause_ns = static_cast<uint64_t>(options->max_pause.count());
+    }
+    if (app->count("--on-hot") > 0) options->request.on_hot = options->on_hot;
+    return take(*name, *options);
+  };
+  return {app, run};
+}
+
+}  // namespace cli

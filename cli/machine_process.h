@@ -1,0 +1,57 @@
+// A machine with everything that serves it in this process, whether it was booted (run.h) or
+// restored (restore.h), and the time the main thread spends with it.
+#pragma once
+
+#include <memory>
+
+#include "cli/control_server.h"
+#include "cli/foreground.h"
+#include "cli/guest_console.h"
+#include "cli/machine_disks.h"
+#include "cli/running_machine.h"
+#include "devices/platform.h"
+#include "snapshot/pager.h"
+#include "snapshot/service.h"
+#include "vmm/base/result.h"
+#include "vmm/machine.h"
+
+namespace cli {
+
+// Each part uses those above it, so they are destroyed from below: first nobody asks any more, then
+// no snapshot is being taken, then no vCPU calls a device, then nobody waits for a page.
+struct MachineProcess {
+  std::unique_ptr<GuestConsole> console;
+  std::shared_ptr<snapshot::Store> store;  // null: none yet
+  std::unique_ptr<vmm::Machine> machine;
+  // The machine's place in the store, until start_services() hands it on.
+  std::unique_ptr<snapshot::Branch> branch;
+  std::unique_ptr<devices::Platform> platform;
+  std::unique_ptr<snapshot::Pager> pager;
+  std::unique_ptr<snapshot::SnapshotService> snapshots;
+  std::unique_ptr<RunningMachine> target;
+  std::unique_ptr<ControlServer> server;
+
+  MachineProcess() = default;
+  MachineProcess(const MachineProcess&) = delete;
+  ~MachineProcess();
+};
+
+// Makes the platform: the console's descriptors and the disks are taken over.
+base::Result<void> make_platform(MachineProcess& process, const RunOptions& options,
+                                 MachineDisks& disks);
+
+// Machine and platform exist: makes what serves them.
+base::Result<void> start_services(MachineProcess& process, const RunOptions& options,
+                                  MachineDisks disks);
+
+// Passes on that a disk has no space for what the guest writes: the machine is paused.
+OnDiskFull pause_on_full(MachineProcess& process);
+
+// Stays with the machine until it ends; `process` is complete, the machine runs or is paused.
+vmm::StopReason stay_with(MachineProcess& process, const RunOptions& options,
+                          Foreground& foreground);
+
+// Says on stderr how the machine ended, where that is worth a line, and gives the exit status.
+int report_end(const vmm::StopReason& reason);
+
+}  // namespace cli

@@ -1,0 +1,136 @@
+#include "cli/restore.h"
+
+#include <fmt/format.h>
+
+#include "cli/foreground.h"
+#include "cli/machine_process.h"
+#include "cli/runtime_dir.h"
+#include "cli/saved_config.h"
+#include "cli/vm_registry.h"
+#include "snapshot/eager.h"
+#include "snapshot/working_set.h"
+#include "vmm/base/log.h"
+#include "vmm/cpu_features.h"
+
+namespace cli {
+
+using base::fail;
+using base::Result;
+
+namespace {
+
+// How long a restored machine's first faults are watched for what they tell of its working set.
+constexpr uint64_t kRecordMs = 500;
+
+using SnapshotRef = std::shared_ptr<const snapshot::Snapshot>;
+
+// What the snapshot says of the machine, with what the command line says of the host.
+Result<RunOptions> merge(const RunOptions& saved, const RestoreOptions& asked) {
+  RunOptions options = asked.host;
+  options.kernel = "(restored)";
+  options.memory_bytes = saved.memory_bytes;
+  options.cpus = saved.cpus;
+  options.rng = saved.rng;
+  options.balloon = saved.balloon;
+  options.console = saved.console;
+  options.cmdline = saved.cmdline;
+  if (options.name.empty()) options.name = saved.name;
+  if (asked.host.disks.size() != saved.disks.size()) {
+    return fail(
+        fmt::format("the snapshot's machine has {} disks, {} are given: name the base image "
+                    "of each with --disk, in the order they had",
+                    saved.disks.size(), asked.host.disks.size()));
+  }
+  for (size_t i = 0; i < saved.disks.size(); ++i) {
+    options.disks[i].read_only = saved.disks[i].read_only;
+    options.disks[i].serial = saved.disks[i].serial;
+  }
+  if (asked.host.nets.size() > saved.nets.size()) {
+    return fail(fmt::format("the snapshot's machine has {} networks, {} are given",
+                            saved.nets.size(), asked.host.nets.size()));
+  }
+  options.nets = saved.nets;
+  for (size_t i = 0; i < asked.host.nets.size(); ++i) {
+    auto mac = asked.host.nets[i].mac ? asked.host.nets[i].mac : saved.nets[i].mac;
+    options.nets[i] = asked.host.nets[i];
+    options.nets[i].mac = mac;
+  }
+  options.vsock = saved.vsock;
+  if (options.vsock && asked.vsock_path.empty()) {
+    return fail(
+        "the snapshot's machine has a vsock: say where its socket goes, as in "
+        "--vsock-path /tmp/vsock");
+  }
+  if (options.vsock) options.vsock->path = asked.vsock_path;
+  options.snapshots.store = asked.snapshot.store;
+  return options;
+}
+
+Result<void> fill_memory(MachineProcess& process, const SnapshotRef& from,
+                         const RestoreOptions& asked) {
+  vmm::GuestMemory& memory = process.machine->memory();
+  if (asked.eager) return snapshot::fill_memory(memory, *process.store, *from);
+  snapshot::Storage& storage = process.store->storage();
+  snapshot::Pager::Options options;
+  options.working_set = snapshot::load_working_set(storage, from->id(), memory.ram_pages());
+  if (options.working_set.empty()) {
+    options.record_ms = kRecordMs;
+    options.on_recorded = [&storage, id = from->id()](std::vector<uint64_t> pages) {
+      if (auto saved = snapshot::save_working_set(storage, id, pages); !saved) {
+        base::log_debug("the working set is not kept: {}", saved.error().text());
+      }
+    };
+  }
+  options.on_damage = [&machine = *process.machine](base::Error error) {
+    machine.stop(
+        {vmm::StopReason::Kind::kError, 0, "the snapshot cannot be restored: " + error.text()});
+  };
+  TRY_ASSIGN(process.pager, snapshot::Pager::start(memory, from, std::move(options)));
+  return {};
+}
+
+Result<void> assemble(MachineProcess& process, const SnapshotRef& from, const RunOptions& options,
+                      const RestoreOptions& asked, Foreground& foreground) {
+  TRY_ASSIGN(base::SectionReader sections, from->sections());
+  TRY_ASSIGN(process.console,
+             GuestConsole::create(options.console, [&foreground] { foreground.input_room(); }));
+  TRY_ASSIGN(auto cpuid, vmm::take_cpuid(sections));
+  TRY_ASSIGN(process.machine, vmm::Machine::create({.memory_bytes = options.memory_bytes,
+                                                    .cpus = options.cpus,
+                                                    .cpuid = std::move(cpuid)}));
+  TRY(snapshot::check_memory(process.machine->memory(), *from));
+  TRY(fill_memory(process, source, asked));
+  TRY_ASSIGN(MachineDisks disks, open_restored_disks(options, *process.store, from, *process.branch,
+                                                     pause_on_full(process)));
+  TRY(make_platform(process, options, disks));
+  TRY(process.machine->restore_state(sections, asked.clock));
+  process.platform->freeze();
+  auto restored = process.platform->restore(sections);
+  process.platform->thaw();
+  TRY(restored);
+  TRY(sections.finish());
+  TRY(process.platform->new_generation());
+  return start_services(process, options, std::move(disks));
+}
+
+}  // namespace
+
+Result<int> restore_machine(const RestoreOptions& asked) {
+  TRY_ASSIGN(auto foreground, Foreground::create());
+  MachineProcess process;
+  TRY_ASSIGN(process.store, snapshot::Store::open(asked.snapshot.store));
+  TRY_ASSIGN(snapshot::Id id, process.store->resolve(asked.snapshot.id_prefix));
+  TRY_ASSIGN(SnapshotRef from, process.store->load(id));
+  TRY_ASSIGN(RunOptions saved, parse_saved_config(from->manifest().config));
+  TRY_ASSIGN(RunOptions options, merge(saved, asked));
+  TRY_ASSIGN(std::string directory, prepare_runtime_dir());
+  TRY_ASSIGN(VmName name, VmName::claim(directory, options.name, options.api_socket));
+  options.name = name.name();
+  options.api_socket = name.socket();
+  TRY_ASSIGN(process.branch, process.store->create_branch(id, options.name));
+  TRY(assemble(process, from, options, asked, *foreground));
+  if (!asked.paused) process.machine->run();
+  return report_end(stay_with(process, options, *foreground));
+}
+
+}  // namespace cli

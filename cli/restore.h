@@ -1,0 +1,31 @@
+// `minivmm restore`: a machine from a snapshot, in this process.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cli/run_options.h"
+#include "cli/snapshot_name.h"
+#include "vmm/base/result.h"
+#include "vmm/vm_state.h"
+
+namespace cli {
+
+struct RestoreOptions {
+  SnapshotName snapshot;
+  // What the snapshot does not name: paths of its disks in their order, networks and sockets of the
+  // host. Also name, API socket, log level and how further snapshots are taken.
+  RunOptions host;
+  std::string vsock_path;
+  bool eager = false;   // all memory is read and checked before the guest runs
+  bool paused = false;  // the guest waits for `minivmm resume`
+  bool report_json = false;
+  vmm::ClockPolicy clock = vmm::ClockPolicy::kContinue;
+};
+
+// The exit status, as of run_machine().
+base::Result<int> restore_machine(const RestoreOptions& options);
+
+}  // namespace cli

@@ -1,0 +1,76 @@
+#include "cli/snapshot_options.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+
+#include "cli/duration.h"
+#include "cli/parsed_option.h"
+#include "cli/size.h"
+
+namespace cli {
+namespace {
+
+constexpr uint64_t kMostKept = 1'000'000;
+constexpr std::chrono::nanoseconds kLeastInterval = std::chrono::milliseconds(10);
+
+base::Result<std::string> parse_store(std::string_view text) {
+  if (text.empty()) return base::fail("no directory given");
+  return std::string(text);
+}
+
+base::Result<uint32_t> parse_keep(std::string_view text) {
+  TRY_ASSIGN(uint64_t count, parse_number(text, 1, kMostKept));
+  return static_cast<uint32_t>(count);
+}
+
+base::Result<std::chrono::nanoseconds> parse_interval(std::string_view text) {
+  TRY_ASSIGN(std::chrono::nanoseconds interval, parse_duration(text));
+  if (interval < kLeastInterval) return base::fail(fmt::format("'{}' is less than 10ms", text));
+  return interval;
+}
+
+}  // namespace
+
+base::Result<snapshot::Capture::OnHot> parse_on_hot(std::string_view text) {
+  if (text == "throttle") return snapshot::Capture::OnHot::kThrottle;
+  if (text == "stop") return snapshot::Capture::OnHot::kStop;
+  return base::fail(fmt::format("'{}' is neither throttle nor stop", text));
+}
+
+void add_pause_options(CLI::App& app, std::chrono::nanoseconds& max_pause,
+                       snapshot::Capture::OnHot& on_hot) {
+  add_parsed(app, "--max-pause", max_pause, parse_duration,
+             "how long the guest may be stopped for a snapshot, default 300us", "TIME");
+  add_parsed(app, "--on-hot", on_hot, parse_on_hot,
+             "a guest that writes faster than is copied: throttle it (default) or stop it",
+             "{throttle,stop}");
+}
+
+void add_snapshot_options(CLI::App& app, SnapshotOptions& options) {
+  add_parsed(app, "--store", options.store, parse_store,
+             "directory of the snapshots, made where it is missing", "DIR");
+  add_parsed(app, "--snapshot-every", options.every, parse_interval,
+             "take a snapshot every so often", "TIME");
+  add_parsed(app, "--keep", options.keep, parse_keep,
+             "prune all but the last N snapshots of this machine", "N");
+  app.add_flag("--snapshot-on-term", options.on_term,
+               "SIGTERM takes a snapshot and ends the machine (status 197)")
+      ->disable_flag_override();
+  add_pause_options(app, options.max_pause, options.on_hot);
+  add_parsed(app, "--staging", options.staging_bytes, parse_size,
+             "memory a snapshot may take while it is made, default a quarter of the guest's",
+             "SIZE");
+}
+
+base::Result<void> check_snapshot_options(const SnapshotOptions& options) {
+  if (!options.store.empty()) return {};
+  const char* needs = options.every.count() != 0 ? "--snapshot-every"
+                      : options.keep != 0        ? "--keep"
+                      : options.on_term          ? "--snapshot-on-term"
+                                                 : nullptr;
+  if (needs == nullptr) return {};
+  return base::fail(fmt::format("{} needs a store: say where, as in --store DIR", needs));
+}
+
+}  // namespace cli
