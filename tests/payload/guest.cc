@@ -30,7 +30,7 @@ Result<std::unique_ptr<Guest>> Guest::create(const Options& options) {
   TRY_ASSIGN(guest->serial_output_,
              devices::SerialOutput::start(guest->platform_->serial(), guest->console_.get()));
   vmm::boot::KernelSpec kernel;
-  kernel.kernel_path = MINIVMM_PAYLOAD_DIRECTORY "/" + options.payload + ".elf";
+  kernel.kernel_path = options.payload_directory + "/" + options.payload + ".elf";
   kernel.command_line = options.command_line;
   TRY_ASSIGN(vmm::boot::Entry entry,
              vmm::boot::load_kernel(guest->machine_->memory(), kernel, vmm::Gpa{0}));
