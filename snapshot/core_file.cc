@@ -22,7 +22,7 @@ uint64_t align_up(uint64_t value, uint64_t to) { return (value + to - 1) / to * 
 
 elf_prstatus prstatus_of(const CoreCpu& cpu, size_t index) {
   const kvm_regs& from = cpu.regs;
-  const kvm_sregs& special = cpu.sregs;
+  const kvm_sregs2& special = cpu.sregs;
   user_regs_struct to{};
   to.r15 = from.r15;
   to.r14 = from.r14;
@@ -70,7 +70,7 @@ QemuSegment table_of(const kvm_dtable& from) { return {0, from.limit, 0, 0, from
 
 QemuCpuNote qemu_note_of(const CoreCpu& cpu) {
   const kvm_regs& from = cpu.regs;
-  const kvm_sregs& special = cpu.sregs;
+  const kvm_sregs2& special = cpu.sregs;
   QemuCpuNote to;
   to.rax = from.rax;
   to.rbx = from.rbx;

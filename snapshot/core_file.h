@@ -19,7 +19,7 @@ namespace snapshot {
 
 struct CoreCpu {
   kvm_regs regs{};
-  kvm_sregs sregs{};
+  kvm_sregs2 sregs{};
   uint64_t kernel_gs_base = 0;  // MSR 0xC000'0102
 };
 

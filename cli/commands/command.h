@@ -24,6 +24,13 @@ Command add_pause(CLI::App& root);
 Command add_resume(CLI::App& root);
 Command add_stop(CLI::App& root);
 Command add_stats(CLI::App& root);
+Command add_list(CLI::App& root);
+Command add_inspect(CLI::App& root);
+Command add_verify(CLI::App& root);
+Command add_diff(CLI::App& root);
+Command add_prune(CLI::App& root);
+Command add_export(CLI::App& root);
+Command add_commit(CLI::App& root);
 Command add_doctor(CLI::App& root);
 Command add_completion(CLI::App& root);
 

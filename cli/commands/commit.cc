@@ -1,0 +1,110 @@
+// minivmm commit: folds a disk of a snapshot into its base image.
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "cli/commands/command.h"
+#include "cli/exit_status.h"
+#include "cli/open_snapshot.h"
+#include "cli/parsed_option.h"
+#include "cli/progress_bar.h"
+#include "cli/size.h"
+#include "cli/snapshot_text.h"
+#include "cli/store_json.h"
+#include "snapshot/base_image.h"
+#include "snapshot/fold_disk.h"
+
+namespace cli {
+namespace {
+
+using nlohmann::json;
+using snapshot::Id;
+
+struct CommitOptions {
+  std::string name, base;
+  uint64_t disk = 0;
+  bool force = false;
+  bool as_json = false;
+};
+
+base::Result<uint64_t> parse_disk_number(std::string_view text) {
+  return parse_number(text, 0, snapshot::kMaxDisks - 1);
+}
+
+// The other snapshots of the store that have blocks in this image: it is not theirs any more when
+// it has changed. One that cannot be read may be one of them.
+base::Result<std::vector<Id>> dependents(const OpenSnapshot& open, const std::string& identity) {
+  std::vector<Id> found;
+  TRY_ASSIGN(auto infos, open.store->list());
+  for (const auto& info : infos) {
+    if (info.id == open.snapshot->id()) continue;
+    auto other = open.store->load(info.id);
+    bool uses = !other || std::ranges::any_of((*other)->manifest().disks, [&](const auto& disk) {
+      return disk.base == identity;
+    });
+    if (uses) found.push_back(info.id);
+  }
+  return found;
+}
+
+base::Result<int> commit(const CommitOptions& options) {
+  TRY_ASSIGN(OpenSnapshot open, open_snapshot(options.name));
+  auto number = static_cast<uint32_t>(options.disk);
+  TRY_ASSIGN(const snapshot::Disk* disk, snapshot::find_disk(open.snapshot->manifest(), number));
+  TRY_ASSIGN(std::vector<Id> others, dependents(open, disk->base));
+  if (!others.empty() && !options.force) {
+    std::string names;
+    for (const Id& id : others) names += " " + short_id(id, others);
+    return base::fail(fmt::format(
+        "{} has blocks of other snapshots, which could not be restored any more:{}; prune them, or "
+        "say --force",
+        options.base, names));
+  }
+  auto report = [&] {
+    ProgressBar bar("commit");
+    return snapshot::fold_disk(*open.snapshot, open.store->format().uuid, number, options.base,
+                               bar.progress());
+  }();
+  TRY(report);
+  if (options.as_json) {
+    json lost = json::array();
+    for (const Id& id : others) lost.push_back(id.text());
+    print_json({{"id", open.snapshot->id().text()},
+                {"disk", number},
+                {"written_blocks", report->written},
+                {"zeroed_blocks", report->zeroed},
+                {"resumed", report->resumed},
+                {"not_restorable", lost}});
+    return kSuccess;
+  }
+  fmt::print("{} is disk {} as it was at {}: {} written, {} zeroed\n", options.base, number,
+             open.snapshot->id().text(), format_size(report->written * snapshot::kPageBytes),
+             format_size(report->zeroed * snapshot::kPageBytes));
+  return kSuccess;
+}
+
+}  // namespace
+
+Command add_commit(CLI::App& root) {
+  auto options = std::make_shared<CommitOptions>();
+  CLI::App* app =
+      root.add_subcommand("commit", "fold a disk of a snapshot into its base image, in place");
+  app->add_option("SNAPSHOT", options->name, "STORE for the newest, or STORE@ID")->required();
+  add_parsed(*app, "--disk", options->disk, parse_disk_number, "which disk; 0 is /dev/vda", "N")
+      ->required();
+  app->add_option("--base", options->base, "the image that the disk was started with")
+      ->type_name("FILE")
+      ->required();
+  app->add_flag("--force", options->force,
+                "even where other snapshots need the image as it was; they are lost");
+  app->add_flag("--json", options->as_json, "for programs");
+  app->footer(
+      R"(The image is then the disk at the snapshot: start a new machine from it. Snapshots recorded with the
+image as it was, this one too, are refused by restore from then on. Where it is interrupted, the same
+command again completes it.
+Example:
+  minivmm commit job1.store@a91f --disk 0 --base root.img)");
+  return {app, [options] { return commit(*options); }};
+}
+
+}  // namespace cli

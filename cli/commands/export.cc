@@ -1,0 +1,103 @@
+// minivmm export: a snapshot's memory and disks as files that other tools read.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "cli/commands/command.h"
+#include "cli/disk_argument.h"
+#include "cli/exit_status.h"
+#include "cli/open_snapshot.h"
+#include "cli/parsed_option.h"
+#include "cli/progress_bar.h"
+#include "cli/store_json.h"
+#include "snapshot/export_disk.h"
+#include "snapshot/export_memory.h"
+
+namespace cli {
+namespace {
+
+using nlohmann::json;
+
+struct ExportOptions {
+  std::string name;
+  std::string memory, core;
+  std::vector<DiskArgument> disks, bases;
+  bool force = false;
+  bool as_json = false;
+};
+
+base::Result<void> check(const ExportOptions& options) {
+  if (options.memory.empty() && options.core.empty() && options.disks.empty())
+    return base::fail("nothing to export: say --memory F, --core F or --disk N=F");
+  for (const DiskArgument& base : options.bases) {
+    if (std::ranges::count(options.bases, base.disk, &DiskArgument::disk) > 1)
+      return base::fail(fmt::format("--disk-base {}: named twice", base.disk));
+    if (std::ranges::count(options.disks, base.disk, &DiskArgument::disk) == 0)
+      return base::fail(fmt::format("--disk-base {}: there is no --disk {}", base.disk, base.disk));
+  }
+  return {};
+}
+
+std::string base_of(const ExportOptions& options, uint32_t disk) {
+  auto base = std::ranges::find(options.bases, disk, &DiskArgument::disk);
+  return base == options.bases.end() ? "" : base->path;
+}
+
+base::Result<int> export_snapshot(const ExportOptions& options) {
+  TRY(check(options));
+  TRY_ASSIGN(OpenSnapshot open, open_snapshot(options.name));
+  auto existing = options.force ? snapshot::OutputFile::Existing::kReplace
+                                : snapshot::OutputFile::Existing::kRefuse;
+  std::vector<std::string> written;
+  if (!options.memory.empty()) {
+    ProgressBar bar(options.memory);
+    TRY(snapshot::export_memory(*open.snapshot, options.memory, existing, bar.progress()));
+    written.push_back(options.memory);
+  }
+  if (!options.core.empty()) {
+    ProgressBar bar(options.core);
+    TRY(snapshot::export_core(*open.snapshot, options.core, existing, bar.progress()));
+    written.push_back(options.core);
+  }
+  for (const DiskArgument& disk : options.disks) {
+    ProgressBar bar(disk.path);
+    TRY(snapshot::export_disk(*open.snapshot, disk.disk, base_of(options, disk.disk), disk.path,
+                              existing, bar.progress()));
+    written.push_back(disk.path);
+  }
+  if (options.as_json) {
+    print_json({{"id", open.snapshot->id().text()}, {"files", written}});
+  } else {
+    for (const std::string& path : written) fmt::print("{}\n", path);
+  }
+  return kSuccess;
+}
+
+}  // namespace
+
+Command add_export(CLI::App& root) {
+  auto options = std::make_shared<ExportOptions>();
+  CLI::App* app = root.add_subcommand("export", "memory and disks of a snapshot as plain files");
+  app->add_option("SNAPSHOT", options->name, "STORE for the newest, or STORE@ID")->required();
+  app->add_option("--memory", options->memory,
+                  "flat memory: offset in the file = guest-physical address")
+      ->type_name("FILE");
+  app->add_option("--core", options->core, "an ELF core that gdb and crash open")
+      ->type_name("FILE");
+  add_parsed_list(*app, "--disk", options->disks, parse_disk_argument,
+                  "disk N (0 is /dev/vda) as a raw image; may be given several times", "N=FILE");
+  add_parsed_list(*app, "--disk-base", options->bases, parse_disk_argument,
+                  "the image that disk N was started with, where blocks of it are needed",
+                  "N=FILE");
+  app->add_flag("--force", options->force, "replace files that exist");
+  app->add_flag("--json", options->as_json, "for programs");
+  app->footer(R"(A file gets its name when it is complete; zeros are holes in it.
+Examples:
+  minivmm export job1.store --core job1.core && gdb vmlinux job1.core
+  minivmm export job1.store@a91f --memory ram.bin
+  minivmm export job1.store --disk 0=root-then.img --disk-base 0=root.img)");
+  return {app, [options] { return export_snapshot(*options); }};
+}
+
+}  // namespace cli

@@ -1,0 +1,103 @@
+// minivmm prune: removes snapshots, and frees what only they used.
+#include <fmt/format.h>
+
+#include <memory>
+#include <optional>
+
+#include "cli/commands/command.h"
+#include "cli/exit_status.h"
+#include "cli/parsed_option.h"
+#include "cli/size.h"
+#include "cli/snapshot_name.h"
+#include "cli/snapshot_text.h"
+#include "cli/store_json.h"
+
+namespace cli {
+namespace {
+
+using nlohmann::json;
+using snapshot::Id;
+using snapshot::PruneReport;
+
+struct Options {
+  std::string store;
+  std::optional<uint64_t> keep;
+  std::vector<std::string> remove;  // beginnings of ids
+  bool dry_run = false;
+  bool as_json = false;
+};
+
+base::Result<uint64_t> parse_keep(std::string_view text) {
+  return parse_number(text, 1, 1'000'000'000);
+}
+
+json ids_json(const std::vector<Id>& ids) {
+  json list = json::array();
+  for (const Id& id : ids) list.push_back(id.text());
+  return list;
+}
+
+void print_report(const PruneReport& report, bool dry_run) {
+  std::vector<Id> all = report.removed;
+  all.insert(all.end(), report.in_use.begin(), report.in_use.end());
+  for (const Id& id : report.removed)
+    fmt::print("{} {}\n", dry_run ? "would remove" : "removed", short_id(id, all));
+  for (const Id& id : report.in_use)
+    fmt::print("kept {}: a machine continues it, or somebody reads it\n", short_id(id, all));
+  if (dry_run) {
+    fmt::print("{} snapshots, {} at most would be freed\n", report.removed.size(),
+               format_size(report.freed_bytes));
+  } else {
+    fmt::print("{} snapshots removed, {} freed\n", report.removed.size(),
+               format_size(report.freed_bytes));
+  }
+}
+
+base::Result<int> prune(const Options& options) {
+  if (!options.keep && options.remove.empty())
+    return base::fail("nothing to prune: say --keep N or --delete ID");
+  TRY_ASSIGN(auto store, snapshot::Store::open(options.store));
+  snapshot::PruneOptions wanted;
+  wanted.keep = options.keep;
+  wanted.dry_run = options.dry_run;
+  for (const std::string& prefix : options.remove) {
+    TRY_ASSIGN(Id id, store->resolve(prefix));
+    wanted.remove.push_back(id);
+  }
+  TRY_ASSIGN(PruneReport report, store->prune(wanted));
+  if (options.as_json) {
+    print_json({{"dry_run", options.dry_run},
+                {"removed", ids_json(report.removed)},
+                {"in_use", ids_json(report.in_use)},
+                {"freed_bytes", report.freed_bytes}});
+  } else {
+    print_report(report, options.dry_run);
+  }
+  // Who names a snapshot wants it gone.
+  bool refused = !options.remove.empty() && !report.in_use.empty();
+  return refused ? kFailure : kSuccess;
+}
+
+}  // namespace
+
+Command add_prune(CLI::App& root) {
+  auto options = std::make_shared<Options>();
+  CLI::App* app = root.add_subcommand("prune", "remove snapshots, and free what only they used");
+  app->add_option("STORE", options->store, "the store's directory")->required();
+  add_parsed(*app, "--keep", options->keep, parse_keep,
+             "keep the newest N of each branch, remove the others", "N");
+  add_parsed_list(*app, "--delete", options->remove, parse_id_prefix,
+                  "remove this one; may be given several times", "ID");
+  app->add_flag("--dry-run", options->dry_run, "say what would go, remove nothing");
+  app->add_flag("--json", options->as_json, "for programs");
+  app->footer(
+      R"(Every snapshot stands for itself: those that stay restore as before. A snapshot that a machine
+continues, running or to be restored, stays; so does one that is being restored. Machines may run
+meanwhile.
+Examples:
+  minivmm prune job1.store --keep 10
+  minivmm prune job1.store --delete a91f --delete 77c0 --dry-run)");
+  return {app, [options] { return prune(*options); }};
+}
+
+}  // namespace cli

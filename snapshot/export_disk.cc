@@ -1,0 +1,99 @@
+#include "snapshot/export_disk.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+
+#include "snapshot/base_image.h"
+#include "snapshot/space_reader.h"
+
+namespace snapshot {
+namespace {
+
+using base::Result;
+
+bool is_zero(std::span<const std::byte> page) {
+  return page[0] == std::byte{0} && std::memcmp(page.data(), page.data() + 1, page.size() - 1) == 0;
+}
+
+class DiskExport {
+ public:
+  DiskExport(uint32_t number, const Disk& disk, const std::optional<BaseImage>& base,
+             OutputFile& file)
+      : number_(number), disk_(disk), base_(base), file_(file) {}
+
+  // The last page of a disk may be only half a one.
+  Result<void> write(uint64_t first, std::span<const std::byte> data) {
+    uint64_t offset = first * kPageBytes;
+    if (offset >= disk_.size) return {};
+    return file_.write(offset, data.first(std::min<uint64_t>(data.size(), disk_.size - offset)));
+  }
+
+  Result<void> copy_base(uint64_t first, uint64_t count) {
+    if (!base_) {
+      return base::fail(fmt::format(
+          "disk {}: blocks of it are in its base image: name that with --disk-base {}=PATH",
+          number_, number_));
+    }
+    for (uint64_t at = 0; at < count; at += kPiece) {
+      auto piece = std::span(buffer_).first(std::min(kPiece, count - at) * kPageBytes);
+      TRY(base_->read(first + at, piece));
+      TRY(write_nonzero(first + at, piece));
+    }
+    return {};
+  }
+
+ private:
+  static constexpr uint64_t kPiece = 256;  // pages
+
+  Result<void> write_nonzero(uint64_t first, std::span<const std::byte> data) {
+    uint64_t count = data.size() / kPageBytes;
+    auto page = [&](uint64_t i) { return data.subspan(i * kPageBytes, kPageBytes); };
+    for (uint64_t i = 0; i < count;) {
+      uint64_t end = i;
+      while (end < count && !is_zero(page(end))) ++end;
+      if (end > i) TRY(write(first + i, data.subspan(i * kPageBytes, (end - i) * kPageBytes)));
+      i = end + 1;
+    }
+    return {};
+  }
+
+  const uint32_t number_;
+  const Disk& disk_;
+  const std::optional<BaseImage>& base_;
+  OutputFile& file_;
+  std::vector<std::byte> buffer_ = std::vector<std::byte>(kPiece * kPageBytes);
+};
+
+}  // namespace
+
+Result<void> export_disk(const Snapshot& snapshot, uint32_t number, const std::string& base,
+                         const std::string& path, OutputFile::Existing existing,
+                         const Progress& progress) {
+  TRY_ASSIGN(const Disk* disk, find_disk(snapshot.manifest(), number));
+  std::optional<BaseImage> image;
+  if (!base.empty()) {
+    if (disk->base.empty()) return base::fail(fmt::format("disk {} has no base image", number));
+    TRY_ASSIGN(image, BaseImage::open(*disk, base, true));
+    TRY(image->check_identity());
+  }
+  TRY_ASSIGN(OutputFile file, OutputFile::create(path, existing));
+  TRY(file.resize(disk->size));
+  DiskExport copy(number, *disk, image, file);
+  Space space = disk_space(number);
+  uint64_t all = (disk->size + kPageBytes - 1) / kPageBytes;
+  uint64_t pages = std::min(snapshot.pages(space), all);
+  SpaceReader reader(snapshot, space);
+  TRY(reader.read(
+      {.data = [&](uint64_t first, auto data) { return copy.write(first, data); },
+       .zero = {},
+       .base = [&](uint64_t first, uint64_t count) { return copy.copy_base(first, count); }},
+      progress, 0, all * kPageBytes));
+  // A disk that was never written, a read-only one for instance, has no pages in the store.
+  if (pages < all && !disk->base.empty()) TRY(copy.copy_base(pages, all - pages));
+  return file.finish();
+}
+
+}  // namespace snapshot

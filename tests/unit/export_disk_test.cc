@@ -1,0 +1,76 @@
+#include "snapshot/export_disk.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "tests/support/small_store.h"
+
+namespace snapshot {
+namespace {
+
+using snapshot_test::SmallStore;
+using testing::HasSubstr;
+constexpr auto kRefuse = OutputFile::Existing::kRefuse;
+
+std::string content_of(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+struct ExportDisk : testing::Test {
+  ExportDisk() {
+    ids.push_back(store.take(Kind::kFull, {{1, 1}}, {{0, 1}, {5, 1}, {40, 1}}));
+    ids.push_back(store.take(Kind::kIncremental, {}, {{5, 2}, {6, 0}, {7, 2}}));
+    ids.push_back(store.take(Kind::kIncremental, {{1, 2}}));
+  }
+  SmallStore store;
+  std::vector<Id> ids;
+};
+
+TEST_F(ExportDisk, IsTheDiskAtEachSnapshot) {
+  for (size_t i = 0; i < ids.size(); ++i) {
+    std::string path = store.file("disk" + std::to_string(i));
+    auto exported = export_disk(*store.load(ids[i]), 0, store.base_path(), path, kRefuse, {});
+    ASSERT_TRUE(exported) << exported.error().text();
+    EXPECT_TRUE(content_of(path) == store.disk(ids[i])) << i;
+  }
+}
+
+TEST_F(ExportDisk, NeedsTheBaseWhereBlocksAreInIt) {
+  auto exported = export_disk(*store.load(ids[0]), 0, "", store.file("disk"), kRefuse, {});
+  ASSERT_FALSE(exported);
+  EXPECT_THAT(exported.error().text(), HasSubstr("--disk-base 0=PATH"));
+  EXPECT_FALSE(std::filesystem::exists(store.file("disk")));
+}
+
+TEST_F(ExportDisk, ACopyOfTheBaseIsTheBase) {
+  std::filesystem::copy_file(store.base_path(), store.file("copy"));
+  ASSERT_TRUE(
+      export_disk(*store.load(ids[1]), 0, store.file("copy"), store.file("disk"), kRefuse, {}));
+  EXPECT_TRUE(content_of(store.file("disk")) == store.disk(ids[1]));
+}
+
+TEST_F(ExportDisk, AnotherBaseIsRefused) {
+  std::ofstream(store.file("other"), std::ios::binary) << std::string(SmallStore::kDiskBytes, 'x');
+  std::ofstream(store.file("short"), std::ios::binary) << std::string(4096, 'x');
+  for (const char* name : {"other", "short"}) {
+    auto exported =
+        export_disk(*store.load(ids[0]), 0, store.file(name), store.file("disk"), kRefuse, {});
+    ASSERT_FALSE(exported) << name;
+    EXPECT_THAT(exported.error().text(), HasSubstr(store.file(name)));
+    EXPECT_FALSE(std::filesystem::exists(store.file("disk")));
+  }
+}
+
+TEST_F(ExportDisk, ADiskThatIsNotThereIsNamed) {
+  auto exported =
+      export_disk(*store.load(ids[0]), 3, store.base_path(), store.file("disk"), kRefuse, {});
+  ASSERT_FALSE(exported);
+  EXPECT_THAT(exported.error().text(), HasSubstr("has no disk 3: its disks are 0 to 0"));
+}
+
+}  // namespace
+}  // namespace snapshot
