@@ -1,7 +1,5 @@
 #include "snapshot/export_memory.h"
 
-#include "snapshot/core_file.h"
-#include "snapshot/core_registers.h"
 #include "snapshot/ram_regions.h"
 #include "snapshot/space_reader.h"
 
@@ -49,11 +47,10 @@ Result<void> export_memory(const Snapshot& snapshot, const std::string& path,
   return file.finish();
 }
 
-Result<void> export_core(const Snapshot& snapshot, const std::string& path,
-                         OutputFile::Existing existing, const Progress& progress) {
+Result<void> export_core(const Snapshot& snapshot, std::span<const CoreCpu> cpus,
+                         const std::string& path, OutputFile::Existing existing,
+                         const Progress& progress) {
   TRY_ASSIGN(auto regions, ram_regions(snapshot.manifest()));
-  TRY_ASSIGN(base::SectionReader sections, snapshot.sections());
-  TRY_ASSIGN(std::vector<CoreCpu> cpus, core_registers(sections));
   std::vector<CoreRegion> core_regions;
   for (const RamRegion& region : regions)
     core_regions.push_back({region.start, region.pages * kPageBytes});

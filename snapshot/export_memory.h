@@ -4,8 +4,10 @@
 // Any thread; nothing is left where it fails or is stopped (output_file.h).
 #pragma once
 
+#include <span>
 #include <string>
 
+#include "snapshot/core_file.h"
 #include "snapshot/output_file.h"
 #include "snapshot/progress.h"
 #include "snapshot/store/snapshot.h"
@@ -17,8 +19,9 @@ namespace snapshot {
 base::Result<void> export_memory(const Snapshot& snapshot, const std::string& path,
                                  OutputFile::Existing existing, const Progress& progress);
 
-// ET_CORE with the registers of each vCPU.
-base::Result<void> export_core(const Snapshot& snapshot, const std::string& path,
-                               OutputFile::Existing existing, const Progress& progress);
+// ET_CORE with the registers of `cpus`.
+base::Result<void> export_core(const Snapshot& snapshot, std::span<const CoreCpu> cpus,
+                               const std::string& path, OutputFile::Existing existing,
+                               const Progress& progress);
 
 }  // namespace snapshot

@@ -57,15 +57,18 @@ Result<void> make_marker(const std::string& marker, const std::string& text) {
   return sync_directory_of(marker);
 }
 
+// Reads everything there is, so that damage is found before the image is touched.
+Result<void> verify(const Snapshot& snapshot, Space space, const Progress& progress) {
+  auto nothing = [](uint64_t, std::span<const std::byte>) -> Result<void> { return {}; };
+  SpaceReader reader(snapshot, space);
+  return reader.read({.data = nothing, .zero = {}, .base = {}}, progress, 0,
+                     2 * snapshot.pages(space) * kPageBytes);
+}
+
 class Fold {
  public:
   Fold(const Snapshot& snapshot, Space space, const BaseImage& image)
       : reader_(snapshot, space), image_(image), total_(2 * snapshot.pages(space) * kPageBytes) {}
-
-  Result<void> verify(const Progress& progress) {
-    auto nothing = [](uint64_t, std::span<const std::byte>) -> Result<void> { return {}; };
-    return reader_.read({.data = nothing, .zero = {}, .base = {}}, progress, 0, total_);
-  }
 
   Result<void> write(const Progress& progress) {
     // From here on it is completed or begun again, not given up by a key.
@@ -120,13 +123,22 @@ Result<FoldReport> fold_disk(const Snapshot& snapshot, const Id& store, uint32_t
   }
   std::string marker = base + kSuffix;
   std::string text = marker_text(snapshot, store, number);
-  TRY_ASSIGN(BaseImage image, BaseImage::open(*disk, base, false));
   TRY_ASSIGN(bool begun, was_begun(marker, text));
-  // A half-folded image is not the one that was recorded any more.
-  if (!begun) TRY(image.check_identity());
-  Fold fold(snapshot, disk_space(number), image);
-  TRY(fold.verify(progress));
+  {
+    TRY_ASSIGN(BaseImage image, BaseImage::open(*disk, base, true));
+    // A half-folded image is not the one that was recorded any more.
+    if (!begun) TRY(image.check_identity());
+    TRY(verify(snapshot, disk_space(number), progress));
+  }
+  // Before the image is opened for writing, which already changes its times: from here on it is no
+  // longer the one that was recorded.
   if (!begun) TRY(make_marker(marker, text));
+  auto image = BaseImage::open(*disk, base, false);
+  if (!image) {
+    if (!begun) ::unlink(marker.c_str());
+    return std::unexpected(image.error());
+  }
+  Fold fold(snapshot, disk_space(number), *image);
   if (auto written = fold.write(progress); !written) {
     return std::unexpected(
         written.error().with("interrupted, run the same command again to complete it"));

@@ -21,15 +21,15 @@ using nlohmann::json;
 
 struct ExportOptions {
   std::string name;
-  std::string memory, core;
+  std::string memory;
   std::vector<DiskArgument> disks, bases;
   bool force = false;
   bool as_json = false;
 };
 
 base::Result<void> check(const ExportOptions& options) {
-  if (options.memory.empty() && options.core.empty() && options.disks.empty())
-    return base::fail("nothing to export: say --memory F, --core F or --disk N=F");
+  if (options.memory.empty() && options.disks.empty())
+    return base::fail("nothing to export: say --memory F or --disk N=F");
   for (const DiskArgument& base : options.bases) {
     if (std::ranges::count(options.bases, base.disk, &DiskArgument::disk) > 1)
       return base::fail(fmt::format("--disk-base {}: named twice", base.disk));
@@ -55,11 +55,6 @@ base::Result<int> export_snapshot(const ExportOptions& options) {
     TRY(snapshot::export_memory(*open.snapshot, options.memory, existing, bar.progress()));
     written.push_back(options.memory);
   }
-  if (!options.core.empty()) {
-    ProgressBar bar(options.core);
-    TRY(snapshot::export_core(*open.snapshot, options.core, existing, bar.progress()));
-    written.push_back(options.core);
-  }
   for (const DiskArgument& disk : options.disks) {
     ProgressBar bar(disk.path);
     TRY(snapshot::export_disk(*open.snapshot, disk.disk, base_of(options, disk.disk), disk.path,
@@ -83,8 +78,6 @@ Command add_export(CLI::App& root) {
   app->add_option("--memory", options->memory,
                   "flat memory: offset in the file = guest-physical address")
       ->type_name("FILE");
-  app->add_option("--core", options->core, "an ELF core that gdb and crash open")
-      ->type_name("FILE");
   add_parsed_list(*app, "--disk", options->disks, parse_disk_argument,
                   "disk N (0 is /dev/vda) as a raw image; may be given several times", "N=FILE");
   add_parsed_list(*app, "--disk-base", options->bases, parse_disk_argument,
@@ -94,7 +87,6 @@ Command add_export(CLI::App& root) {
   app->add_flag("--json", options->as_json, "for programs");
   app->footer(R"(A file gets its name when it is complete; zeros are holes in it.
 Examples:
-  minivmm export job1.store --core job1.core && gdb vmlinux job1.core
   minivmm export job1.store@a91f --memory ram.bin
   minivmm export job1.store --disk 0=root-then.img --disk-base 0=root.img)");
   return {app, [options] { return export_snapshot(*options); }};

@@ -124,10 +124,16 @@ base::Result<PruneReport> prune_store(Store& store, const PruneOptions& options)
       report.in_use.push_back(info.id);
       continue;
     }
+    if (options.dry_run) {
+      report.removed.push_back(info.id);
+      report.freed_bytes += info.bytes;
+      continue;
+    }
     if (auto snapshot = store.load(info.id)) add_packs(**snapshot, packs);
     TRY(storage.remove(snapshot_name(info.id)));
     report.removed.push_back(info.id);
   }
+  if (options.dry_run) return report;
   // Before anything they name goes: a manifest that a power cut brings back is to be whole.
   if (!report.removed.empty()) TRY(storage.sync_directory("snap"));
 

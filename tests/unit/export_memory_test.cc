@@ -96,10 +96,52 @@ TEST_F(ExportMemory, DamageIsASentenceAndLeavesNothing) {
   EXPECT_FALSE(std::filesystem::exists(store.file("memory")));
 }
 
-TEST_F(ExportMemory, ACoreNeedsVcpus) {
-  auto exported = export_core(*store.load(ids[0]), store.file("core"), kRefuse, {});
-  ASSERT_FALSE(exported);
-  EXPECT_THAT(exported.error().text(), HasSubstr("no vCPU"));
+// Read back as a debugger does: by the program headers.
+TEST_F(ExportMemory, ACoreHasTheMemoryAtItsAddresses) {
+  std::string path = store.file("core");
+  std::vector<CoreCpu> cpus(2);
+  cpus[1].regs.rip = 0x1234;
+  auto exported = export_core(*store.load(ids[2]), cpus, path, kRefuse, {});
+  ASSERT_TRUE(exported) << exported.error().text();
+  Elf64_Ehdr header{};
+  std::memcpy(&header, read_at(path, 0, sizeof header).data(), sizeof header);
+  EXPECT_EQ(header.e_type, ET_CORE);
+  ASSERT_EQ(header.e_phnum, 3);
+  std::vector<Elf64_Phdr> segments(3);
+  std::string table = read_at(path, header.e_phoff, 3 * sizeof(Elf64_Phdr));
+  std::memcpy(segments.data(), table.data(), table.size());
+  EXPECT_EQ(segments[0].p_type, static_cast<uint32_t>(PT_NOTE));
+  EXPECT_EQ(segments[1].p_paddr, 0u);
+  EXPECT_EQ(segments[1].p_filesz, SmallStore::kLowPages * kPageBytes);
+  EXPECT_EQ(segments[2].p_paddr, SmallStore::kHighStart);
+  expect_memory(path, ids[2], segments[1].p_offset, segments[2].p_offset);
+  EXPECT_EQ(std::filesystem::file_size(path), segments[2].p_offset + segments[2].p_filesz);
+}
+
+// What `command` prints; "" where it is not installed.
+std::string output_of(const std::string& command) {
+  FILE* pipe = ::popen((command + " 2>&1").c_str(), "r");
+  std::string text;
+  char chunk[4096];
+  while (size_t count = std::fread(chunk, 1, sizeof chunk, pipe)) text.append(chunk, count);
+  int status = ::pclose(pipe);
+  return WIFEXITED(status) && WEXITSTATUS(status) == 127 ? "" : text;
+}
+
+TEST_F(ExportMemory, GdbOpensTheCore) {
+  std::string path = store.file("core");
+  std::vector<CoreCpu> cpus(2);
+  cpus[0].regs.rip = 0x7000;
+  cpus[1].regs.rip = 0x1234;
+  ASSERT_TRUE(export_core(*store.load(ids[2]), cpus, path, kRefuse, {}));
+  std::string text = output_of(
+      "gdb -nx -batch -ex 'info threads' -ex 'thread 2' -ex 'print $rip' "
+      "-ex 'x/s 0x7000' -ex 'x/s 0x100001000' -c " +
+      path);
+  if (text.empty()) GTEST_SKIP() << "gdb is not installed";
+  EXPECT_THAT(text, HasSubstr("0x1234"));
+  EXPECT_THAT(text, HasSubstr("space 0 page 7 version 3; "));
+  EXPECT_THAT(text, HasSubstr("space 0 page 3001 version 2; "));
 }
 
 }  // namespace

@@ -63,6 +63,7 @@ TEST_F(FoldDisk, AnImageInUseIsRefused) {
   auto report = fold(ids[1]);
   ASSERT_FALSE(report);
   EXPECT_THAT(report.error().text(), HasSubstr("in use by another machine"));
+  EXPECT_FALSE(std::filesystem::exists(marker()));
 }
 
 TEST_F(FoldDisk, DamageIsFoundBeforeTheImageIsTouched) {
