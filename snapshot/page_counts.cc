@@ -1,6 +1,7 @@
 #include "snapshot/page_counts.h"
 
 #include <algorithm>
+#include <map>
 #include <unordered_map>
 #include <vector>
 
@@ -29,10 +30,12 @@ base::Result<PageCounts> count_pages(const Snapshot& snapshot, Space space,
     }
   }
   // Several slots may be one file: each index run numbers the files anew.
+  std::map<std::string, uint64_t> by_name;
   for (const auto& [slot, count] : by_slot) {
     TRY_ASSIGN(auto file, snapshot.file(slot));
-    counts.files[file->name()] += count;
+    by_name[file->name()] += count;
   }
+  for (const auto& [name, count] : by_name) counts.files.push_back({name, count});
   return counts;
 }
 

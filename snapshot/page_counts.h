@@ -4,8 +4,8 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <string>
+#include <vector>
 
 #include "snapshot/progress.h"
 #include "snapshot/store/snapshot.h"
@@ -14,10 +14,15 @@
 namespace snapshot {
 
 struct PageCounts {
+  struct InFile {
+    std::string name;
+    uint64_t pages = 0;
+  };
+
   uint64_t data = 0;  // in files of the store
   uint64_t zero = 0;
-  uint64_t base = 0;                      // in the disk's base image
-  std::map<std::string, uint64_t> files;  // of `data`: pages by the name of the file
+  uint64_t base = 0;          // in the disk's base image
+  std::vector<InFile> files;  // of `data`, by name
 
   uint64_t all() const { return data + zero + base; }
 };

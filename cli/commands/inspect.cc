@@ -28,8 +28,8 @@ struct Findings {
   const Manifest& manifest;
   PageCounts ram;
   std::vector<PageCounts> disks;
-  std::vector<Id> chain;              // ancestors, nearest first
-  std::optional<Id> pruned_ancestor;  // where the chain ends, if it was removed
+  std::vector<Id> chain;     // ancestors, nearest first
+  bool ends_pruned = false;  // the next one was removed
   json config;
 };
 
@@ -41,7 +41,7 @@ void find_chain(const snapshot::Store& store, Findings& found) {
   while (next && found.chain.size() < infos->size()) {
     auto info = std::ranges::find(*infos, *next, &snapshot::SnapshotInfo::id);
     if (info == infos->end()) {
-      found.pruned_ancestor = next;
+      found.ends_pruned = true;
       return;
     }
     found.chain.push_back(*next);
@@ -154,7 +154,7 @@ void print_findings(const Findings& found) {
   fmt::print("  branch {}\n", manifest.branch.text());
   std::string chain;
   for (const Id& id : found.chain) chain += " <- " + short_id(id, found.chain);
-  if (found.pruned_ancestor) chain += " <- (pruned)";
+  if (found.ends_pruned) chain += " <- (pruned)";
   fmt::print("  chain: {}{}\n", short_id(manifest.id, found.chain), plain_text(chain, 1000));
 
   auto is_vcpu = [](const SectionInfo& section) { return section.tag.starts_with("vcpu"); };
@@ -175,7 +175,7 @@ base::Result<Findings> look(const OpenSnapshot& open) {
                  .ram = {},
                  .disks = {},
                  .chain = {},
-                 .pruned_ancestor = {},
+                 .ends_pruned = false,
                  .config = parse_config(manifest.config)};
   ProgressBar bar("read the index");
   TRY_ASSIGN(found.ram, count_pages(*open.snapshot, snapshot::kRamSpace, bar.progress()));
