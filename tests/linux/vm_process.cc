@@ -61,15 +61,23 @@ bool VmProcess::read_more(std::chrono::steady_clock::time_point deadline) {
   return true;
 }
 
-bool VmProcess::expect(std::string_view text) {
+bool VmProcess::expect(std::string_view text, std::string_view unless) {
   auto deadline = std::chrono::steady_clock::now() + kPatience;
   for (;;) {
     size_t found = output_.find(text, seen_);
+    if (!unless.empty() && output_.find(unless, seen_) < found) return false;
     if (found != std::string::npos) {
       seen_ = found + text.size();
       return true;
     }
     if (!read_more(deadline)) return false;
+  }
+}
+
+void VmProcess::read_available() {
+  pollfd ready{out_.get(), POLLIN, 0};
+  while (::poll(&ready, 1, 0) > 0 &&
+         read_more(std::chrono::steady_clock::now() + std::chrono::seconds(1))) {
   }
 }
 

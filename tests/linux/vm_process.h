@@ -26,8 +26,10 @@ class VmProcess {
   ~VmProcess();
 
   // Waits until `text` appears in the output after what the last expect() found; false at the end
-  // of the output or of patience.
-  bool expect(std::string_view text);
+  // of the output or of patience, and as soon as `unless` appears there before it.
+  bool expect(std::string_view text, std::string_view unless = {});
+  // Takes up what has come, without waiting.
+  void read_available();
   void send(std::string_view input) const;
   void signal(int number) const;
   // Reads the output to its end and returns the exit status, 128 + n for a process killed by
@@ -36,6 +38,8 @@ class VmProcess {
 
   // What came so far, standard error included.
   const std::string& output() const { return output_; }
+  // The offset in it behind what the last expect() found.
+  size_t seen() const { return seen_; }
   pid_t pid() const { return pid_; }
 
  private:
