@@ -99,7 +99,7 @@ Result<void> assemble(MachineProcess& process, const SnapshotRef& from, const Ru
                                                     .cpus = options.cpus,
                                                     .cpuid = std::move(cpuid)}));
   TRY(snapshot::check_memory(process.machine->memory(), *from));
-  TRY(fill_memory(process, source, asked));
+  TRY(fill_memory(process, from, asked));
   TRY_ASSIGN(MachineDisks disks, open_restored_disks(options, *process.store, from, *process.branch,
                                                      pause_on_full(process)));
   TRY(make_platform(process, options, disks));

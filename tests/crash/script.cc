@@ -1,0 +1,166 @@
+#include "tests/crash/script.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+#include <stdexcept>
+
+#include "snapshot/store/store.h"
+
+namespace test {
+
+using snapshot::Id;
+using snapshot::Kind;
+
+namespace {
+
+// What has to work for the script to mean anything.
+template <typename T>
+T must(base::Result<T> result) {
+  if (!result) throw std::runtime_error("script: " + result.error().text());
+  if constexpr (!std::is_void_v<T>) return std::move(*result);
+}
+
+}  // namespace
+
+Script::Script(uint64_t seed) {
+  system_.set_schedule(seed);
+  system_.set_alignment(4096);
+  promise("nothing yet");
+}
+
+void Script::promise(const std::string& what) {
+  system_.mark(std::to_string(promises_.size()) + " " + what);
+  promises_.push_back(now_);
+}
+
+void Script::create_store() {
+  store_ = must(snapshot::Store::create(system_.storage()));
+  now_.store = true;
+  promise("store created");
+}
+
+Script::Machine Script::boot(uint64_t ram_pages, uint64_t disk_blocks) {
+  auto branch = must(store_->create_branch({}, "guest"));
+  auto disk = disk_blocks > 0 ? GuestDisk::boot(*store_, disk_blocks) : nullptr;
+  Guest guest(Pages(ram_pages, 0), disk.get());
+  return {std::move(branch), std::move(disk), std::move(guest)};
+}
+
+Script::Machine Script::restore(const Id& id) {
+  Content content = must(read_content(*store_, id));
+  auto branch = must(store_->create_branch(id, "guest"));
+  std::unique_ptr<GuestDisk> disk;
+  if (!content.disk.empty()) {
+    disk = GuestDisk::restore(*store_, *branch, content.disk);
+    auto& blocks = now_.disks[branch->id()];
+    for (uint64_t value : content.disk) blocks.push_back({value});
+    promise("restored with a disk");
+  }
+  Guest guest(content.ram, disk.get());
+  return {std::move(branch), std::move(disk), std::move(guest)};
+}
+
+void Script::change_blocks(const Machine& machine, uint64_t block, uint64_t count, uint64_t value) {
+  auto& blocks = now_.disks.at(machine.branch->id());
+  for (uint64_t i = 0; i < count; ++i) blocks[block + i].insert(value);
+  promise("guest changes block " + std::to_string(block));
+}
+
+void Script::write(Machine& machine, uint64_t block, uint64_t value) {
+  change_blocks(machine, block, 1, value);
+  if (machine.disk->write(block, value) != 0) throw std::runtime_error("script: a write failed");
+}
+
+void Script::discard(Machine& machine, uint64_t block, uint64_t count) {
+  change_blocks(machine, block, count, 0);
+  if (machine.disk->discard(block, count) != 0)
+    throw std::runtime_error("script: a discard failed");
+}
+
+void Script::flush(Machine& machine) {
+  if (machine.disk->flush() != 0) throw std::runtime_error("script: a flush failed");
+  auto& blocks = now_.disks.at(machine.branch->id());
+  for (uint64_t block = 0; block < blocks.size(); ++block) {
+    blocks[block] = {machine.disk->content()[block]};
+  }
+  promise("guest's flush acknowledged");
+}
+
+void Script::committed(const Machine& machine, const Id& id) {
+  Content content = machine.guest.content();
+  if (machine.disk) {
+    auto& blocks = now_.disks[machine.branch->id()];
+    blocks.clear();
+    for (uint64_t value : content.disk) blocks.push_back({value});
+  }
+  now_.must[id] = std::move(content);
+}
+
+Id Script::take(Machine& machine, Kind kind) {
+  now_.may_appear.push_back(machine.guest.content());
+  promise("commit begins");
+  Id id = must(machine.guest.take(*store_, *machine.branch, kind));
+  committed(machine, id);
+  promise("committed " + id.text());
+  return id;
+}
+
+bool Script::take_failing(Machine& machine, Kind kind, FaultPlan plan) {
+  now_.may_appear.push_back(machine.guest.content());
+  promise("commit begins that may fail");
+  system_.set_faults(std::move(plan));
+  auto taken = machine.guest.take(*store_, *machine.branch, kind);
+  system_.set_faults({});
+  if (taken) committed(machine, *taken);
+  promise(taken ? "committed " + taken->text() : "commit failed: " + taken.error().text());
+  return !taken;
+}
+
+void Script::merge(Machine& machine) { must(machine.branch->merge_if_due()); }
+
+void Script::prune(const std::vector<Id>& ids) {
+  for (const Id& id : ids) now_.may.insert(now_.must.extract(id));
+  promise("prune begins");
+  auto report = must(store_->prune({.keep = {}, .remove = ids, .keep_ids = {}}));
+  if (report.removed != ids) throw std::runtime_error("script: prune left something");
+  // Pruned for certain, from now on.
+  for (const Id& id : ids) now_.may.erase(id);
+  promise("pruned");
+}
+
+void Script::reopen() {
+  store_.reset();
+  store_ = must(snapshot::Store::open(system_.storage()));
+}
+
+CrashFailure find_crash_failure(const Recorded& recorded, const CrashPlan& plan, size_t from) {
+  CrashFailure failure;
+  CrashReplay replay(recorded.start);
+  size_t owed = 0;
+  std::set<std::pair<uint64_t, size_t>> seen;
+  for (size_t point = 0; point < recorded.recording.size(); ++point) {
+    const Event& event = recorded.recording[point];
+    if (event.kind == Event::Kind::kMark) {
+      owed = std::stoul(event.text);
+    } else {
+      replay.apply(event);
+    }
+    if (point < from) continue;
+    auto visit = [&](const DiskImage& image, const std::string& what) {
+      if (!seen.emplace(image.fingerprint(), owed).second) return true;
+      ++failure.states;
+      std::string broken = broken_promise(image, recorded.promises[owed]);
+      if (broken.empty()) return true;
+      failure.text =
+          "crash after " + text(event) + "\n  " + what + "\n  " + broken + "\n" + image.text();
+      return false;
+    };
+    CrashPlan here = plan;
+    here.seed += point;
+    if (!visit_crash_states(replay, here, visit)) return failure;
+  }
+  return failure;
+}
+
+}  // namespace test
