@@ -11,6 +11,9 @@ class SnapshotBlocks : public CommittedBlocks {
   base::Result<PageEntry> find(uint64_t block) const override {
     return snapshot_->find(space_, block);
   }
+  base::Result<void> find_range(uint64_t first, std::span<PageEntry> into) const override {
+    return snapshot_->find_range(space_, first, into);
+  }
   base::Result<std::shared_ptr<File>> file(Slot slot) const override {
     return snapshot_->file(slot);
   }

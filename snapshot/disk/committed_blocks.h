@@ -16,6 +16,8 @@ class CommittedBlocks {
   virtual ~CommittedBlocks() = default;
   // In a file, or kSlotZero, or kSlotBase.
   virtual base::Result<PageEntry> find(uint64_t block) const = 0;
+  // Blocks [first, first + into.size()), in less time than one by one.
+  virtual base::Result<void> find_range(uint64_t first, std::span<PageEntry> into) const = 0;
   virtual base::Result<std::shared_ptr<File>> file(Slot slot) const = 0;
   // Is `content` what was committed? The error names file and offset.
   virtual base::Result<void> check(const PageEntry& entry,

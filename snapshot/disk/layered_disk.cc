@@ -351,9 +351,13 @@ Result<LayeredDisk::Sealed> LayeredDisk::sealed() const {
 }
 
 void LayeredDisk::committed(std::shared_ptr<const CommittedBlocks> parent) {
+  // Maps of large layers take their time to go away: not under the lock.
+  std::vector<std::shared_ptr<Layer>> merged;
   std::lock_guard lock(mutex_);
-  parent_ = std::move(parent);
-  frozen_.clear();
+  parent_.swap(parent);
+  merged.assign(frozen_.begin(), frozen_.end());
+  frozen_.clear();  // keeps its room: prepare_freeze() may have made it already
+  ahead_.clear();
 }
 
 void LayeredDisk::commit_failed(const base::Error& error) {

@@ -189,6 +189,7 @@ class LayeredDisk final : public virtio::Disk {
 
   // Pieces (layered_piece.cc). advance() is true when the piece is over.
   base::Result<Place> find(uint64_t block) const;
+  void look_ahead(uint64_t block, uint64_t count);
   bool issue(Flight& flight);
   bool issue_read(Flight& flight);
   bool issue_write(Flight& flight, uint64_t offset, uint64_t length, bool zeroes);
@@ -232,6 +233,9 @@ class LayeredDisk final : public virtio::Disk {
   std::shared_ptr<Layer> top_, next_;
   std::vector<std::shared_ptr<Layer>> frozen_;  // oldest first
   std::shared_ptr<const CommittedBlocks> parent_;
+  // What parent_ says of the blocks from ahead_first_ on, looked up at once.
+  std::vector<PageEntry> ahead_;
+  uint64_t ahead_first_ = 0;
   std::optional<BaseIdentity> identity_;
   bool base_writable_ = false;  // there is no layer yet
   unsigned base_writes_ = 0;    // in flight

@@ -17,6 +17,7 @@ namespace {
 
 // Lookups for one piece that needs no buffer.
 constexpr uint64_t kMostBlocks = 1024;
+constexpr uint64_t kMostAhead = 256;
 constexpr uint64_t kSmallestPunch = (64 << 10) / kPageBytes;  // blocks
 // Changes that are not in the log yet, at most: a driver that never flushes is to cost no more.
 constexpr size_t kMostUnlogged = 1 << 16;
@@ -37,10 +38,25 @@ Result<LayeredDisk::Place> LayeredDisk::find(uint64_t block) const {
     if (auto place = in(*layer)) return *place;
   }
   if (!parent_) return Place{In::kBase, nullptr, {}};
-  TRY_ASSIGN(PageEntry entry, parent_->find(block));
+  PageEntry entry;
+  if (block >= ahead_first_ && block - ahead_first_ < ahead_.size()) {
+    entry = ahead_[block - ahead_first_];
+  } else {
+    TRY_ASSIGN(entry, parent_->find(block));
+  }
   if (entry.slot == kSlotZero) return Place{In::kZero, nullptr, {}};
   if (entry.slot == kSlotBase) return Place{In::kBase, nullptr, {}};
   return Place{In::kCommitted, nullptr, entry};
+}
+
+// Before `count` blocks are asked for: the parent's index is read once for all of them.
+void LayeredDisk::look_ahead(uint64_t block, uint64_t count) {
+  bool known = block >= ahead_first_ && block - ahead_first_ < ahead_.size();
+  if (!parent_ || count < 2 || known) return;
+  ahead_first_ = block;
+  ahead_.resize(std::min(count, kMostAhead));
+  // find() meets the error again.
+  if (!parent_->find_range(block, ahead_)) ahead_.clear();
 }
 
 // How many blocks from `block` on, `most` at most, can be had in one go with it.
@@ -84,6 +100,7 @@ bool LayeredDisk::issue_read(Flight& flight) {
   const Request& request = *flight.request;
   uint64_t offset = request.offset + flight.issued, left = flight.length - flight.issued;
   uint64_t block = offset / kPageBytes, last = (offset + left - 1) / kPageBytes;
+  look_ahead(block, last - block + 1);
   auto place = find(block);
   if (!place) {
     base::log_error("disk {}: block {}: {}", name_, block, place.error().text());
@@ -227,9 +244,9 @@ bool LayeredDisk::read_blocks(Piece& piece, const Place& place, uint64_t block, 
   auto file = parent_->file(place.entry.slot);
   if (!file) return fail(piece, EIO, file.error().text());
   for (uint64_t i = 0; i < count; ++i) {
-    auto entry = parent_->find(block + i);
-    if (!entry) return fail(piece, EIO, entry.error().text());
-    piece.entries.push_back(*entry);
+    auto next = find(block + i);
+    if (!next) return fail(piece, EIO, next.error().text());
+    piece.entries.push_back(next->entry);
   }
   piece.committed_file = std::move(*file);
   piece.file = piece.committed_file.get();
