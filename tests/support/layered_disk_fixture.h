@@ -48,6 +48,11 @@ class FakeCommitted : public snapshot::CommittedBlocks {
     if (found != entries_.end()) return found->second;
     return snapshot::PageEntry{block, 0, snapshot::kSlotBase, 0};
   }
+  base::Result<void> find_range(uint64_t first,
+                                std::span<snapshot::PageEntry> into) const override {
+    for (auto& entry : into) entry = *find(first++);
+    return {};
+  }
   base::Result<std::shared_ptr<snapshot::File>> file(snapshot::Slot slot) const override {
     return files_.at(slot);
   }

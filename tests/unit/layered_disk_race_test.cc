@@ -2,7 +2,10 @@
 // them, and each snapshot restored with what was in flight issued again.
 #include <gmock/gmock.h>
 
+#include <atomic>
+#include <mutex>
 #include <random>
+#include <thread>
 
 #include "tests/support/layered_disk_fixture.h"
 
@@ -84,6 +87,11 @@ class LayeredDiskRaceTest : public test::LayeredDiskFixture,
   std::vector<Listed> listed_;
 };
 
+class LayeredDiskThreadsTest : public test::LayeredDiskFixture {
+ protected:
+  static constexpr uint64_t kBytes = 1 << 20;
+};
+
 INSTANTIATE_TEST_SUITE_P(Seeds, LayeredDiskRaceTest, ::testing::Range<uint64_t>(1, 13));
 
 TEST_P(LayeredDiskRaceTest, ReadsWhatAPlainArrayHolds) {
@@ -112,6 +120,65 @@ TEST_P(LayeredDiskRaceTest, ReadsWhatAPlainArrayHolds) {
     if (HasFailure()) return;
   }
   EXPECT_EQ(system_.misuse(), "");
+}
+
+// The device on its thread, snapshots on another one, as in a machine: between two turns of the
+// device for the freeze, beside it for all the rest.
+TEST_F(LayeredDiskThreadsTest, SnapshotsAreTakenBesideARunningDevice) {
+  make_base(kBytes);
+  start_on_image();
+  std::mutex device;  // what holds the event loop
+  std::atomic<bool> stop = false;
+  std::atomic<unsigned> rounds = 0;
+  std::thread loop([&] {
+    std::mt19937_64 random(11);
+    while (!stop) {
+      {
+        std::lock_guard lock(device);
+        for (int i = 0; i < 8; ++i) {
+          uint64_t at = random() % (kBytes / 512 - 64) * 512;
+          std::string data = content((1 + random() % 64) * 512, static_cast<unsigned>(random()));
+          start_write(at, data);
+          expected_.replace(at, data.size(), data);
+        }
+        start_flush();
+        turn();
+      }
+      for (;;) {
+        std::lock_guard lock(device);
+        turn();
+        if (std::ranges::all_of(jobs_, &Job::done)) break;
+      }
+      std::lock_guard lock(device);
+      wait_all();
+      ++rounds;
+    }
+  });
+  std::vector<std::pair<std::shared_ptr<test::FakeCommitted>, std::string>> taken;
+  for (int i = 0; i < 15; ++i) {
+    for (unsigned before = rounds; rounds < before + 2;) std::this_thread::yield();
+    prepare();
+    bool idle = false;
+    std::string then;
+    {
+      std::lock_guard lock(device);
+      idle = disk_->in_flight() == 0;
+      then = expected_;
+      disk_->freeze();
+    }
+    commit();
+    // Otherwise some of what is in it was in flight.
+    if (idle) taken.push_back({committed_, then});
+  }
+  stop = true;
+  loop.join();
+  EXPECT_TRUE(reads_as_expected());
+  for (auto& [committed, then] : taken) {
+    committed_ = committed;
+    expected_ = then;
+    start_on_snapshot();
+    EXPECT_TRUE(reads_as_expected());
+  }
 }
 
 }  // namespace
