@@ -3,10 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <optional>
 
 #include "snapshot/base_image.h"
+#include "snapshot/disk/layer.h"
 #include "snapshot/space_reader.h"
 
 namespace snapshot {
@@ -67,23 +69,20 @@ class DiskExport {
   std::vector<std::byte> buffer_ = std::vector<std::byte>(kPiece * kPageBytes);
 };
 
-}  // namespace
-
-Result<void> export_disk(const Snapshot& snapshot, uint32_t number, const std::string& base,
-                         const std::string& path, OutputFile::Existing existing,
-                         const Progress& progress) {
-  TRY_ASSIGN(const Disk* disk, find_disk(snapshot.manifest(), number));
+Result<std::optional<BaseImage>> open_base(const Disk& disk, uint32_t number,
+                                           const std::string& path) {
   std::optional<BaseImage> image;
-  if (!base.empty()) {
-    if (disk->base.empty()) return base::fail(fmt::format("disk {} has no base image", number));
-    TRY_ASSIGN(image, BaseImage::open(*disk, base, true));
-    TRY(image->check_identity());
-  }
-  TRY_ASSIGN(OutputFile file, OutputFile::create(path, existing));
-  TRY(file.resize(disk->size));
-  DiskExport copy(number, *disk, image, file);
+  if (path.empty()) return image;
+  if (disk.base.empty()) return base::fail(fmt::format("disk {} has no base image", number));
+  TRY_ASSIGN(image, BaseImage::open(disk, path, true));
+  TRY(image->check_identity());
+  return image;
+}
+
+Result<void> copy_snapshot(const Snapshot& snapshot, uint32_t number, const Disk& disk,
+                           DiskExport& copy, const Progress& progress) {
   Space space = disk_space(number);
-  uint64_t all = (disk->size + kPageBytes - 1) / kPageBytes;
+  uint64_t all = (disk.size + kPageBytes - 1) / kPageBytes;
   uint64_t pages = std::min(snapshot.pages(space), all);
   SpaceReader reader(snapshot, space);
   TRY(reader.read(
@@ -92,7 +91,70 @@ Result<void> export_disk(const Snapshot& snapshot, uint32_t number, const std::s
        .base = [&](uint64_t first, uint64_t count) { return copy.copy_base(first, count); }},
       progress, 0, all * kPageBytes));
   // A disk that was never written, a read-only one for instance, has no pages in the store.
-  if (pages < all && !disk->base.empty()) TRY(copy.copy_base(pages, all - pages));
+  if (pages < all && !disk.base.empty()) TRY(copy.copy_base(pages, all - pages));
+  return {};
+}
+
+// A layer over what is there already.
+Result<void> copy_layer(const Store& store, const Head::Layer& layer, const Disk& disk,
+                        DiskExport& copy) {
+  auto open = [&](const std::string& name) {
+    return store.storage().open(name, Storage::Access::kRead, Storage::Caching::kCached);
+  };
+  TRY_ASSIGN(auto data, open(layer_name(layer.disk, layer.id)));
+  TRY_ASSIGN(auto log, open(layer_log_name(layer.disk, layer.id)));
+  uint64_t blocks = (disk.size + kPageBytes - 1) / kPageBytes;
+  TRY_ASSIGN(PresenceMap map, recover_layer(store.format(), layer.id, blocks, *data, *log));
+  std::array<std::byte, kPageBytes> page;
+  Result<void> copied;
+  map.for_each([&](uint64_t block, PresenceMap::Block found) {
+    if (!copied) return;
+    page.fill(std::byte{0});
+    if (found.state == Presence::kData) copied = data->read(block * kPageBytes, page);
+    if (copied) copied = copy.write(block, page);
+  });
+  return copied;
+}
+
+}  // namespace
+
+Result<void> export_disk(const Snapshot& snapshot, uint32_t number, const std::string& base,
+                         const std::string& path, OutputFile::Existing existing,
+                         const Progress& progress) {
+  TRY_ASSIGN(const Disk* disk, find_disk(snapshot.manifest(), number));
+  TRY_ASSIGN(auto image, open_base(*disk, number, base));
+  TRY_ASSIGN(OutputFile file, OutputFile::create(path, existing));
+  TRY(file.resize(disk->size));
+  DiskExport copy(number, *disk, image, file);
+  TRY(copy_snapshot(snapshot, number, *disk, copy, progress));
+  return file.finish();
+}
+
+Result<void> export_disk_of_head(const Store& store, const HeadInfo& branch, uint32_t number,
+                                 const std::string& base, const std::string& path,
+                                 OutputFile::Existing existing, const Progress& progress) {
+  if (!branch.damage.empty())
+    return base::fail(fmt::format("branch {}: {}", branch.branch.text(), branch.damage));
+  if (branch.alive) {
+    return base::fail(fmt::format(
+        "branch {}: its machine runs and writes to its disks: take a snapshot and export that",
+        branch.branch.text()));
+  }
+  if (!branch.head.parent) {
+    return base::fail(fmt::format("branch {} has no snapshot that its disks could stand on",
+                                  branch.branch.text()));
+  }
+  TRY_ASSIGN(auto snapshot, store.load(*branch.head.parent));
+  TRY_ASSIGN(auto hold, snapshot->hold());
+  TRY_ASSIGN(const Disk* disk, find_disk(snapshot->manifest(), number));
+  TRY_ASSIGN(auto image, open_base(*disk, number, base));
+  TRY_ASSIGN(OutputFile file, OutputFile::create(path, existing));
+  TRY(file.resize(disk->size));
+  DiskExport copy(number, *disk, image, file);
+  TRY(copy_snapshot(*snapshot, number, *disk, copy, progress));
+  for (const Head::Layer& layer : branch.head.layers) {
+    if (layer.disk == number) TRY(copy_layer(store, layer, *disk, copy));
+  }
   return file.finish();
 }
 

@@ -10,7 +10,9 @@
 #include "cli/open_snapshot.h"
 #include "cli/parsed_option.h"
 #include "cli/progress_bar.h"
+#include "cli/snapshot_name.h"
 #include "cli/store_json.h"
+#include "snapshot/core_registers.h"
 #include "snapshot/export_disk.h"
 #include "snapshot/export_memory.h"
 
@@ -21,15 +23,16 @@ using nlohmann::json;
 
 struct ExportOptions {
   std::string name;
-  std::string memory;
+  std::string memory, core;
+  std::string head;  // the beginning of a branch's id; empty: a snapshot
   std::vector<DiskArgument> disks, bases;
   bool force = false;
   bool as_json = false;
 };
 
 base::Result<void> check(const ExportOptions& options) {
-  if (options.memory.empty() && options.disks.empty())
-    return base::fail("nothing to export: say --memory F or --disk N=F");
+  if (options.memory.empty() && options.core.empty() && options.disks.empty())
+    return base::fail("nothing to export: say --memory F, --core F or --disk N=F");
   for (const DiskArgument& base : options.bases) {
     if (std::ranges::count(options.bases, base.disk, &DiskArgument::disk) > 1)
       return base::fail(fmt::format("--disk-base {}: named twice", base.disk));
@@ -44,28 +47,73 @@ std::string base_of(const ExportOptions& options, uint32_t disk) {
   return base == options.bases.end() ? "" : base->path;
 }
 
+snapshot::OutputFile::Existing existing(const ExportOptions& options) {
+  return options.force ? snapshot::OutputFile::Existing::kReplace
+                       : snapshot::OutputFile::Existing::kRefuse;
+}
+
+// `of`: what they were exported from.
+void print_written(json of, const std::vector<std::string>& files, bool as_json) {
+  if (as_json) {
+    of["files"] = files;
+    print_json(of);
+    return;
+  }
+  for (const std::string& path : files) fmt::print("{}\n", path);
+}
+
+base::Result<snapshot::HeadInfo> find_head(const snapshot::Store& store,
+                                           const std::string& prefix) {
+  TRY_ASSIGN(auto heads, store.heads());
+  std::erase_if(heads, [&](const auto& head) { return !head.branch.text().starts_with(prefix); });
+  if (heads.size() == 1) return heads[0];
+  return base::fail(fmt::format("{} branches of the store begin with '{}': see minivmm list",
+                                heads.empty() ? "no" : "several", prefix));
+}
+
+base::Result<int> export_head(const ExportOptions& options) {
+  if (!options.memory.empty() || !options.core.empty())
+    return base::fail("--head: a machine that ended left its disks, no memory: say --disk N=F");
+  TRY_ASSIGN(SnapshotName name, parse_snapshot_name(options.name));
+  if (!name.id_prefix.empty()) return base::fail("--head: say STORE without @ID");
+  TRY_ASSIGN(auto store, snapshot::Store::open(name.store));
+  TRY_ASSIGN(auto head, find_head(*store, options.head));
+  std::vector<std::string> written;
+  for (const DiskArgument& disk : options.disks) {
+    ProgressBar bar(disk.path);
+    TRY(snapshot::export_disk_of_head(*store, head, disk.disk, base_of(options, disk.disk),
+                                      disk.path, existing(options), bar.progress()));
+    written.push_back(disk.path);
+  }
+  print_written({{"branch", head.branch.text()}}, written, options.as_json);
+  return kSuccess;
+}
+
 base::Result<int> export_snapshot(const ExportOptions& options) {
   TRY(check(options));
+  if (!options.head.empty()) return export_head(options);
   TRY_ASSIGN(OpenSnapshot open, open_snapshot(options.name));
-  auto existing = options.force ? snapshot::OutputFile::Existing::kReplace
-                                : snapshot::OutputFile::Existing::kRefuse;
   std::vector<std::string> written;
   if (!options.memory.empty()) {
     ProgressBar bar(options.memory);
-    TRY(snapshot::export_memory(*open.snapshot, options.memory, existing, bar.progress()));
+    TRY(snapshot::export_memory(*open.snapshot, options.memory, existing(options), bar.progress()));
     written.push_back(options.memory);
+  }
+  if (!options.core.empty()) {
+    ProgressBar bar(options.core);
+    TRY_ASSIGN(base::SectionReader sections, open.snapshot->sections());
+    TRY_ASSIGN(auto cpus, snapshot::core_registers(sections));
+    TRY(snapshot::export_core(*open.snapshot, cpus, options.core, existing(options),
+                              bar.progress()));
+    written.push_back(options.core);
   }
   for (const DiskArgument& disk : options.disks) {
     ProgressBar bar(disk.path);
     TRY(snapshot::export_disk(*open.snapshot, disk.disk, base_of(options, disk.disk), disk.path,
-                              existing, bar.progress()));
+                              existing(options), bar.progress()));
     written.push_back(disk.path);
   }
-  if (options.as_json) {
-    print_json({{"id", open.snapshot->id().text()}, {"files", written}});
-  } else {
-    for (const std::string& path : written) fmt::print("{}\n", path);
-  }
+  print_written({{"id", open.snapshot->id().text()}}, written, options.as_json);
   return kSuccess;
 }
 
@@ -78,17 +126,24 @@ Command add_export(CLI::App& root) {
   app->add_option("--memory", options->memory,
                   "flat memory: offset in the file = guest-physical address")
       ->type_name("FILE");
+  app->add_option("--core", options->core, "an ELF core that gdb and crash open")
+      ->type_name("FILE");
   add_parsed_list(*app, "--disk", options->disks, parse_disk_argument,
                   "disk N (0 is /dev/vda) as a raw image; may be given several times", "N=FILE");
   add_parsed_list(*app, "--disk-base", options->bases, parse_disk_argument,
                   "the image that disk N was started with, where blocks of it are needed",
                   "N=FILE");
+  add_parsed(*app, "--head", options->head, parse_id_prefix,
+             "disks as a machine that ended left them, after the last snapshot of this branch",
+             "BRANCH");
   app->add_flag("--force", options->force, "replace files that exist");
   app->add_flag("--json", options->as_json, "for programs");
   app->footer(R"(A file gets its name when it is complete; zeros are holes in it.
 Examples:
+  minivmm export job1.store --core job1.core && gdb vmlinux job1.core
   minivmm export job1.store@a91f --memory ram.bin
-  minivmm export job1.store --disk 0=root-then.img --disk-base 0=root.img)");
+  minivmm export job1.store --disk 0=root-then.img --disk-base 0=root.img
+  minivmm export job1.store --head 3fc0 --disk 0=root-at-the-crash.img --disk-base 0=root.img)");
   return {app, [options] { return export_snapshot(*options); }};
 }
 

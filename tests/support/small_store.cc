@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "snapshot/disk/base_identity.h"
+#include "snapshot/disk/layer.h"
 #include "vmm/base/fd.h"
 #include "vmm/base/mapping.h"
 
@@ -138,14 +139,37 @@ std::string SmallStore::ram(const snapshot::Id& id, uint64_t page) const {
   return content(snapshot::kRamSpace, page, found == writes.end() ? 0 : found->second);
 }
 
-std::string SmallStore::disk(const snapshot::Id& id) const {
-  const Writes& writes = then_.at(id).disk;
+std::string SmallStore::disk(const snapshot::Id& id) const { return disk_of(then_.at(id)); }
+std::string SmallStore::disk_now() const { return disk_of(now_); }
+
+std::string SmallStore::disk_of(const State& state) {
   std::string all;
   for (uint64_t page = 0; page < kDiskPages; ++page) {
-    auto found = writes.find(page);
-    all += found == writes.end() ? base_content(page) : content(1, page, found->second);
+    auto found = state.disk.find(page);
+    all += found == state.disk.end() ? base_content(page) : content(1, page, found->second);
   }
   return all.substr(0, kDiskBytes);
+}
+
+void SmallStore::write_disk(const Writes& writes) {
+  snapshot::Layer layer(store_->format(), must(branch_->create_layer(0)), kDiskPages, true);
+  must(layer.data().truncate(kDiskPages * kPageBytes));
+  base::Mapping buffer = must(base::Mapping::anonymous(kPageBytes));
+  std::span page_bytes(buffer.data(), kPageBytes);
+  for (const auto& [page, version] : writes) {
+    now_.disk[page] = version;
+    if (version == 0) {
+      layer.set_zero(page, 1);
+      continue;
+    }
+    std::memcpy(buffer.data(), content(1, page, version).data(), kPageBytes);
+    must(layer.data().write(page * kPageBytes, page_bytes));
+    layer.set_data(page, store_->hash(page_bytes));
+  }
+  auto append = layer.begin_sync();
+  must(layer.data().sync());
+  must(layer.log().write(append.offset, append.records));
+  must(layer.log().sync());
 }
 
 }  // namespace snapshot_test

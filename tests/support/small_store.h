@@ -29,6 +29,8 @@ class SmallStore {
 
   // Writes, then takes a snapshot; throws what goes wrong.
   snapshot::Id take(snapshot::Kind kind, const Writes& ram, const Writes& disk = {});
+  // Writes of the guest to its disk after the last snapshot, flushed.
+  void write_disk(const Writes& disk);
   // What the manifest's configuration is to be from now on.
   void set_config(std::string config) { config_ = std::move(config); }
   void set_vm_name(std::string name);
@@ -47,12 +49,14 @@ class SmallStore {
   std::string ram(const snapshot::Id& id, uint64_t page) const;
   // The whole disk, base included.
   std::string disk(const snapshot::Id& id) const;
+  std::string disk_now() const;
   static std::string content(snapshot::Space space, uint64_t page, uint32_t version);
 
  private:
   struct State {
     Writes ram, disk;
   };
+  static std::string disk_of(const State& state);
   void add_ram(snapshot::Commit& commit, const Writes& writes);
   void add_disk(snapshot::Commit& commit, const Writes& writes);
 

@@ -72,5 +72,47 @@ TEST_F(ExportDisk, ADiskThatIsNotThereIsNamed) {
   EXPECT_THAT(exported.error().text(), HasSubstr("has no disk 3: its disks are 0 to 0"));
 }
 
+// A machine that was killed: what its guest had flushed since the last snapshot is in its layers.
+struct ExportDiskOfHead : ExportDisk {
+  base::Result<void> export_it() {
+    auto heads = store.store().heads();
+    if (!heads) return std::unexpected(heads.error());
+    EXPECT_EQ(heads->size(), 1u);
+    return export_disk_of_head(store.store(), heads->at(0), 0, store.base_path(),
+                               store.file("disk"), kRefuse, {});
+  }
+};
+
+TEST_F(ExportDiskOfHead, HasWhatWasFlushedAfterTheLastSnapshot) {
+  store.write_disk({{5, 7}, {7, 0}, {39, 7}, {40, 7}});
+  store.write_disk({{39, 8}});
+  store.stop_machine();
+  auto exported = export_it();
+  ASSERT_TRUE(exported) << exported.error().text();
+  EXPECT_TRUE(content_of(store.file("disk")) == store.disk_now());
+  EXPECT_FALSE(store.disk_now() == store.disk(ids[2]));
+}
+
+TEST_F(ExportDiskOfHead, AMachineThatRunsIsRefused) {
+  store.write_disk({{5, 7}});
+  auto exported = export_it();
+  ASSERT_FALSE(exported);
+  EXPECT_THAT(exported.error().text(), HasSubstr("take a snapshot and export that"));
+  EXPECT_FALSE(std::filesystem::exists(store.file("disk")));
+}
+
+TEST(ExportDiskOfNewHead, WithoutASnapshotThereIsNothingToStandOn) {
+  SmallStore store;
+  store.write_disk({{5, 7}});
+  store.stop_machine();
+  auto heads = store.store().heads();
+  ASSERT_TRUE(heads);
+  ASSERT_EQ(heads->size(), 1u);
+  auto exported = export_disk_of_head(store.store(), heads->at(0), 0, store.base_path(),
+                                      store.file("disk"), kRefuse, {});
+  ASSERT_FALSE(exported);
+  EXPECT_THAT(exported.error().text(), HasSubstr("no snapshot"));
+}
+
 }  // namespace
 }  // namespace snapshot

@@ -44,6 +44,8 @@ struct FakeMachine {
                   events += "stop;";
                   ended.signal();
                 },
+            .snapshot = [this] { events += "snapshot;"; },
+            .snapshot_and_stop = {},
             .push_input = [this](std::span<const uint8_t> bytes) { return take(bytes); }};
   }
   size_t take(std::span<const uint8_t> bytes) {

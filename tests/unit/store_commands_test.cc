@@ -206,6 +206,30 @@ TEST_F(StoreCommands, ExportWritesAndRefusesToOverwrite) {
   EXPECT_EQ(run({"export", at(0), "--memory", memory, "--force"}), kSuccess);
 }
 
+TEST_F(StoreCommands, ExportsTheDiskOfAMachineThatEnded) {
+  store.write_disk({{9, 5}});
+  std::string branch = store.branch().id().text().substr(0, 8), disk = store.file("disk");
+  std::vector<std::string> words{"export", store.path(), "--head",      branch,
+                                 "--disk", "0=" + disk,  "--disk-base", "0=" + store.base_path()};
+  EXPECT_EQ(run(words), kFailure);
+  EXPECT_THAT(err, HasSubstr("its machine runs"));
+  store.stop_machine();
+  EXPECT_EQ(run(words), kSuccess) << err;
+  std::ifstream file(disk, std::ios::binary);
+  std::string content{std::istreambuf_iterator<char>(file), {}};
+  EXPECT_TRUE(content == store.disk_now());
+  EXPECT_EQ(run({"list", store.path()}), kSuccess);
+  EXPECT_THAT(out, HasSubstr("job1 ended, continues"));
+  EXPECT_EQ(run({"export", store.path(), "--head", branch, "--memory", "m"}), kFailure);
+  EXPECT_THAT(err, HasSubstr("no memory"));
+}
+
+TEST_F(StoreCommands, ACoreNeedsTheStateOfVcpus) {
+  EXPECT_EQ(run({"export", at(1), "--core", store.file("core")}), kFailure);
+  EXPECT_THAT(err, HasSubstr("no vCPU"));
+  EXPECT_FALSE(std::filesystem::exists(store.file("core")));
+}
+
 TEST_F(StoreCommands, ExportSaysWhatIsMissing) {
   EXPECT_EQ(run({"export", store.path()}), kFailure);
   EXPECT_THAT(err, HasSubstr("nothing to export"));
