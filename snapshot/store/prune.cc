@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <string>
 
 #include "snapshot/store/store.h"
 
@@ -31,18 +32,26 @@ base::Result<std::set<Id>> choose(const std::vector<SnapshotInfo>& infos,
   return victims;
 }
 
-// The packs a snapshot's runs name, as far as they can be read.
-void add_packs(const Snapshot& snapshot, std::set<Id>& packs) {
-  for (const auto& index : snapshot.indexes()) {
-    for (const auto& run : index->runs()) {
-      const auto slots = run->slots();
-      if (!slots) continue;
-      for (const SlotInfo& slot : *slots) {
-        if (slot.kind == SlotInfo::Kind::kPack) packs.insert(slot.id);
+// What removed snapshots named. It was committed once, so no machine is still writing it.
+struct Left {
+  std::set<std::string> files;
+  std::set<Id> packs;
+
+  // As far as it can be read.
+  void add(const Snapshot& snapshot) {
+    for (const auto& index : snapshot.indexes()) {
+      for (const auto& run : index->runs()) {
+        files.insert(run_name(run->info().id));
+        const auto slots = run->slots();
+        if (!slots) continue;
+        for (const SlotInfo& slot : *slots) {
+          files.insert(slot.name());
+          if (slot.kind == SlotInfo::Kind::kPack) packs.insert(slot.id);
+        }
       }
     }
   }
-}
+};
 
 // Gives back the parts of packs in which no index has a page. What a kept snapshot's runs name is
 // live even where a newer run hides it, so that every entry of every run stays readable.
@@ -106,7 +115,7 @@ base::Result<PruneReport> prune_store(Store& store, const PruneOptions& options)
   TRY_ASSIGN(const auto heads, store.heads());
 
   PruneReport report;
-  std::set<Id> packs;
+  Left left;
   std::vector<std::unique_ptr<File>> locks;  // held until the names are gone
   for (const SnapshotInfo& info : infos) {
     if (!victims.contains(info.id)) continue;
@@ -129,7 +138,7 @@ base::Result<PruneReport> prune_store(Store& store, const PruneOptions& options)
       report.freed_bytes += info.bytes;
       continue;
     }
-    if (auto snapshot = store.load(info.id)) add_packs(**snapshot, packs);
+    if (auto snapshot = store.load(info.id)) left.add(**snapshot);
     TRY(storage.remove(snapshot_name(info.id)));
     report.removed.push_back(info.id);
   }
@@ -142,11 +151,11 @@ base::Result<PruneReport> prune_store(Store& store, const PruneOptions& options)
     return std::unexpected(references.error().with(
         "snapshots are removed, but no space is freed while something is damaged"));
   }
-  TRY_ASSIGN(const Garbage garbage, remove_unnamed(store, *references));
+  TRY_ASSIGN(const Garbage garbage, remove_unnamed(store, *references, left.files));
   report.freed_bytes = garbage.bytes;
   if (!report.removed.empty()) {
     // Space that is not given back is no failure: some file systems cannot.
-    (void)punch_dead_parts(store, *references, packs);
+    (void)punch_dead_parts(store, *references, left.packs);
   }
   return report;
 }

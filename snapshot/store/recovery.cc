@@ -87,11 +87,13 @@ base::Result<References> References::collect(Store& store) {
   return references;
 }
 
-base::Result<Garbage> remove_unnamed(Store& store, const References& references) {
+base::Result<Garbage> remove_unnamed(Store& store, const References& references,
+                                     const std::set<std::string>& committed) {
   Storage& storage = store.storage();
   Remover remover(storage);
   auto stays = [&](const std::string&, const std::string& path, const Id& id) {
-    return references.living.contains(id.high) || references.files.contains(path);
+    return references.files.contains(path) ||
+           (references.living.contains(id.high) && !committed.contains(path));
   };
   // A manifest that was never committed: "<branch>-<id>".
   auto lives = [&](const std::string& name, const std::string&, const Id&) {

@@ -34,9 +34,10 @@ struct References {
   std::map<Id, std::pair<Space, std::shared_ptr<RunReader>>> runs;
 };
 
-// Removes files that nothing names and nobody who lives may be writing. With the store's exclusive
-// lock, and what was collected under it.
-base::Result<Garbage> remove_unnamed(Store& store, const References& references);
+// Removes files that nothing names and nobody who lives may be writing: of a machine that runs,
+// only what was `committed` once. With the store's exclusive lock, and what was collected under it.
+base::Result<Garbage> remove_unnamed(Store& store, const References& references,
+                                     const std::set<std::string>& committed = {});
 
 // Takes the store's lock and does both. Removes nothing where a manifest is damaged.
 base::Result<Garbage> recover_store(Store& store);
