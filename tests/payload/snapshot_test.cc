@@ -113,7 +113,7 @@ TEST_F(SnapshotPayloadTest, AlsoOfAGuestThatWritesAsFastAsItCan) {
 TEST_F(SnapshotPayloadTest, AlsoAbove4GiB) {
   boot("size=48M start=4G rate=20000", (uint64_t{3} << 30) + (uint64_t{1} << 30) + (64 << 20));
   guest_->wait_for_output("round=1");
-  auto first = take();
+  take();
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
   auto second = take();
   EXPECT_GT(second.pages.data, 0u);
