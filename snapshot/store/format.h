@@ -95,6 +95,7 @@ inline bool has_magic(std::span<const std::byte> bytes, std::string_view magic) 
 
 // Names of the files, relative to the store's directory.
 inline constexpr const char* kRoot = ".";
+inline constexpr const char* kFormatName = "FORMAT";
 inline std::string pack_name(const Id& id) { return "packs/" + id.text(); }
 inline std::string run_name(const Id& id) { return "runs/" + id.text(); }
 inline std::string snapshot_name(const Id& id) { return "snap/" + id.text(); }

@@ -144,14 +144,15 @@ base::Result<PruneReport> prune_store(Store& store, const PruneOptions& options)
   }
   if (options.dry_run) return report;
   // Before anything they name goes: a manifest that a power cut brings back is to be whole.
-  if (!report.removed.empty()) TRY(storage.sync_directory("snap"));
+  if (!report.removed.empty()) TRY(settle_names(storage));
 
   auto references = References::collect(store);
   if (!references) {
     return std::unexpected(references.error().with(
         "snapshots are removed, but no space is freed while something is damaged"));
   }
-  TRY_ASSIGN(const Garbage garbage, remove_unnamed(store, *references, left.files));
+  TRY_ASSIGN(const Garbage garbage,
+             remove_unnamed(store, *references, !report.removed.empty(), left.files));
   report.freed_bytes = garbage.bytes;
   if (!report.removed.empty()) {
     // Space that is not given back is no failure: some file systems cannot.

@@ -10,8 +10,10 @@ namespace {
 
 constexpr std::string_view kLogSuffix = ".log";
 
-// The id in the name of a pack, run, layer or layer's log; nothing where the name is not ours.
+// The id in the name of a pack, run, layer, layer's log or new manifest, or none for what a
+// creation of the store that was cut short left; nothing where the name is not ours.
 std::optional<Id> id_in(std::string_view name) {
+  if (name == kFormatName) return kNoId;
   if (name.ends_with(kLogSuffix)) name.remove_suffix(kLogSuffix.size());
   if (size_t dash = name.find('-'); dash != std::string_view::npos) name.remove_prefix(dash + 1);
   auto id = Id::parse(name);
@@ -20,7 +22,7 @@ std::optional<Id> id_in(std::string_view name) {
 
 class Remover {
  public:
-  explicit Remover(Storage& storage) : storage_(storage) {}
+  Remover(Storage& storage, bool settled) : storage_(storage), settled_(settled) {}
 
   // Every file of `directory` that stays() does not want and whose name is one of ours.
   template <typename Stays>
@@ -34,6 +36,8 @@ class Remover {
       if (auto file = storage_.open(path, Storage::Access::kRead, Storage::Caching::kCached)) {
         bytes = (*file)->size().value_or(0);
       }
+      if (!settled_) TRY(settle_names(storage_));
+      settled_ = true;
       TRY(storage_.remove(path));
       ++garbage_.files;
       garbage_.bytes += bytes;
@@ -45,6 +49,7 @@ class Remover {
  private:
   Storage& storage_;
   Garbage garbage_;
+  bool settled_;  // see settle_names()
 };
 
 }  // namespace
@@ -87,10 +92,18 @@ base::Result<References> References::collect(Store& store) {
   return references;
 }
 
-base::Result<Garbage> remove_unnamed(Store& store, const References& references,
+base::Result<void> settle_names(Storage& storage) {
+  TRY(storage.sync_directory("snap"));
+  TRY(storage.sync_directory("heads"));
+  TRY_ASSIGN(const auto branches, storage.list("heads"));
+  for (const std::string& branch : branches) TRY(storage.sync_directory("heads/" + branch));
+  return {};
+}
+
+base::Result<Garbage> remove_unnamed(Store& store, const References& references, bool settled,
                                      const std::set<std::string>& committed) {
   Storage& storage = store.storage();
-  Remover remover(storage);
+  Remover remover(storage, settled);
   auto stays = [&](const std::string&, const std::string& path, const Id& id) {
     return references.files.contains(path) ||
            (references.living.contains(id.high) && !committed.contains(path));
@@ -114,14 +127,14 @@ base::Result<Garbage> remove_unnamed(Store& store, const References& references,
 base::Result<Garbage> recover_store(Store& store) {
   TRY_ASSIGN(auto lock, store.lock(File::Lock::kExclusive));
   TRY_ASSIGN(const References references, References::collect(store));
-  return remove_unnamed(store, references);
+  return remove_unnamed(store, references, false);
 }
 
 base::Result<bool> try_recover_store(Store& store) {
   TRY_ASSIGN(auto lock, store.try_lock(File::Lock::kExclusive));
   if (!lock) return false;
   TRY_ASSIGN(const References references, References::collect(store));
-  TRY(remove_unnamed(store, references));
+  TRY(remove_unnamed(store, references, false));
   return true;
 }
 

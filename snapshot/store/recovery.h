@@ -34,9 +34,15 @@ struct References {
   std::map<Id, std::pair<Space, std::shared_ptr<RunReader>>> runs;
 };
 
+// Makes what manifests and HEADs there are durable. A commit, a HEAD or a removal whose last fsync
+// failed may have left a name that is there now and would not be after a power cut, or the other
+// way round; before that is settled nothing goes that such a name could need.
+base::Result<void> settle_names(Storage& storage);
+
 // Removes files that nothing names and nobody who lives may be writing: of a machine that runs,
 // only what was `committed` once. With the store's exclusive lock, and what was collected under it.
-base::Result<Garbage> remove_unnamed(Store& store, const References& references,
+// `settled`: nothing has changed since settle_names().
+base::Result<Garbage> remove_unnamed(Store& store, const References& references, bool settled,
                                      const std::set<std::string>& committed = {});
 
 // Takes the store's lock and does both. Removes nothing where a manifest is damaged.

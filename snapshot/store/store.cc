@@ -17,7 +17,6 @@ namespace snapshot {
 
 namespace {
 
-constexpr const char* kFormatName = "FORMAT";
 constexpr const char* kLockName = "LOCK";
 constexpr const char* kNewFormatName = "tmp/FORMAT";
 constexpr std::array kDirectories = {"heads", "layers", "packs", "runs", "snap", "tmp"};

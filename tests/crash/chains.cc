@@ -48,7 +48,7 @@ Recorded branches(uint64_t seed) {
   script.take(first, Kind::kIncremental);
   second.guest.set(9, 309);
   script.take(second, Kind::kIncremental);
-  first.branch.reset();
+  script.stop(first);
   script.prune({other});
   return script.recorded();
 }
@@ -58,29 +58,47 @@ Recorded flushes(uint64_t seed) {
   script.create_store();
   auto machine = script.boot(16, 16);
   machine.guest.set(0, 100);
-  auto root = script.take(machine, Kind::kFull);
-  script.write(machine, 3, 303);
+  auto root = script.take(machine, Kind::kFull, [&] { script.write(machine, 3, 303); });
   script.write(machine, 4, 304);
   script.flush(machine);
   script.write(machine, 3, 313);
   script.discard(machine, 8, 4);
   script.flush(machine);
   script.write(machine, 9, 319);
+  machine.guest.set(1, 101);
   script.take(machine, Kind::kIncremental);
   script.write(machine, 4, 324);
   script.flush(machine);
-  script.take(machine, Kind::kIncremental);
+  script.write(machine, 4, 334);
+  machine.guest.set(2, 102);
+  script.take(machine, Kind::kIncremental, [&] { script.write(machine, 6, 306); });
   auto other = script.restore(root);
   script.write(other, 5, 405);
   script.flush(other);
   script.write(machine, 5, 335);
+  script.write(other, 7, 407);
+  other.guest.set(1, 201);
   script.take(other, Kind::kIncremental);
   script.flush(machine);
+  script.stop(other);
   script.prune({root});
   return script.recorded();
 }
 
-Recorded failing_commit(uint64_t seed, Call call, uint64_t n, const Fault& fault, bool& failed) {
+namespace {
+
+FaultPlan nth(Call call, uint64_t n, const Fault& fault, bool& there) {
+  return [=, &there](const CallSite& site) mutable -> std::optional<Fault> {
+    if (site.call != call || n-- != 0) return {};
+    there = true;
+    return fault;
+  };
+}
+
+}  // namespace
+
+Faulty failing_commit(uint64_t seed, Call call, uint64_t n, const Fault& fault) {
+  Faulty faulty;
   Script script(seed);
   script.create_store();
   auto machine = script.boot(16);
@@ -88,13 +106,31 @@ Recorded failing_commit(uint64_t seed, Call call, uint64_t n, const Fault& fault
   script.take(machine, Kind::kFull);
   machine.guest.set(1, 201);
   machine.guest.set(2, 0);
-  uint64_t left = n;
-  failed = script.take_failing(machine, Kind::kIncremental, [=](const CallSite& site) mutable {
-    return site.call == call && left-- == 0 ? std::optional(fault) : std::nullopt;
-  });
+  script.take_failing(machine, Kind::kIncremental, nth(call, n, fault, faulty.there));
   machine.guest.set(5, 205);
   script.take(machine, Kind::kIncremental);
-  return script.recorded();
+  script.stop(machine);
+  script.recover();
+  faulty.recorded = script.recorded();
+  return faulty;
+}
+
+Faulty failing_commit_with_disk(uint64_t seed, Call call, uint64_t n, const Fault& fault) {
+  Faulty faulty;
+  Script script(seed);
+  script.create_store();
+  auto machine = script.boot(16, 16);
+  machine.guest.set(1, 101);
+  script.take(machine, Kind::kFull);
+  script.write(machine, 3, 303);
+  script.flush(machine);
+  script.write(machine, 4, 304);
+  machine.guest.set(1, 201);
+  script.take_failing(machine, Kind::kIncremental, nth(call, n, fault, faulty.there));
+  script.stop(machine);
+  script.recover();
+  faulty.recorded = script.recorded();
+  return faulty;
 }
 
 }  // namespace test

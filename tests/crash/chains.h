@@ -13,8 +13,13 @@ Recorded merges(uint64_t seed);
 Recorded branches(uint64_t seed);
 // Machines with disks that write, discard and flush, with snapshots in between.
 Recorded flushes(uint64_t seed);
-// A commit fails in the n-th of its calls of this kind; then one goes well. `failed`: false where
-// there is no n-th.
-Recorded failing_commit(uint64_t seed, Call call, uint64_t n, const Fault& fault, bool& failed);
+// A commit meets a fault in the n-th of its calls of this kind. Then one goes well, or the machine
+// stops and what it left is cleaned up. `there`: is there an n-th?
+struct Faulty {
+  Recorded recorded;
+  bool there = false;
+};
+Faulty failing_commit(uint64_t seed, Call call, uint64_t n, const Fault& fault);
+Faulty failing_commit_with_disk(uint64_t seed, Call call, uint64_t n, const Fault& fault);
 
 }  // namespace test

@@ -87,9 +87,9 @@ Result<std::vector<PageEntry>> Guest::write_pages(snapshot::Store& store, snapsh
 
 Content Guest::content() const { return {ram_, disk_ ? disk_->content() : Pages()}; }
 
-Result<std::shared_ptr<const snapshot::Snapshot>> Guest::commit(snapshot::Store& store,
-                                                                snapshot::Branch& branch,
-                                                                snapshot::Kind kind) {
+Result<std::shared_ptr<const snapshot::Snapshot>> Guest::commit(
+    snapshot::Store& store, snapshot::Branch& branch, snapshot::Kind kind,
+    const std::function<void()>& meanwhile) {
   std::vector<uint64_t> pages(dirty_.begin(), dirty_.end());
   if (kind == snapshot::Kind::kFull) {
     pages.resize(ram_.size());
@@ -97,6 +97,7 @@ Result<std::shared_ptr<const snapshot::Snapshot>> Guest::commit(snapshot::Store&
   }
   TRY_ASSIGN(auto commit, branch.begin(kind));
   if (disk_) TRY(disk_->freeze(branch));
+  if (meanwhile) meanwhile();
   TRY_ASSIGN(auto entries, write_pages(store, *commit, pages));
   if (kind == snapshot::Kind::kFull) {
     std::erase_if(entries,
@@ -113,8 +114,8 @@ Result<std::shared_ptr<const snapshot::Snapshot>> Guest::commit(snapshot::Store&
 }
 
 Result<snapshot::Id> Guest::take(snapshot::Store& store, snapshot::Branch& branch,
-                                 snapshot::Kind kind) {
-  auto taken = commit(store, branch, kind);
+                                 snapshot::Kind kind, const std::function<void()>& meanwhile) {
+  auto taken = commit(store, branch, kind, meanwhile);
   if (!taken) {
     if (disk_) disk_->commit_failed(taken.error());
     return std::unexpected(taken.error());

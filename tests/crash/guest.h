@@ -5,6 +5,8 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <set>
 #include <span>
 #include <vector>
@@ -44,14 +46,15 @@ class Guest {
   }
   Content content() const;
 
-  // A snapshot of all pages or of the dirty ones. After a failure they stay dirty.
+  // A snapshot of all pages or of the dirty ones. After a failure they stay dirty. `meanwhile` runs
+  // when the disk is frozen, as the guest does.
   base::Result<snapshot::Id> take(snapshot::Store& store, snapshot::Branch& branch,
-                                  snapshot::Kind kind);
+                                  snapshot::Kind kind, const std::function<void()>& meanwhile = {});
 
  private:
-  base::Result<std::shared_ptr<const snapshot::Snapshot>> commit(snapshot::Store& store,
-                                                                 snapshot::Branch& branch,
-                                                                 snapshot::Kind kind);
+  base::Result<std::shared_ptr<const snapshot::Snapshot>> commit(
+      snapshot::Store& store, snapshot::Branch& branch, snapshot::Kind kind,
+      const std::function<void()>& meanwhile);
   base::Result<std::vector<snapshot::PageEntry>> write_pages(snapshot::Store& store,
                                                              snapshot::Commit& commit,
                                                              const std::vector<uint64_t>& pages);

@@ -55,8 +55,13 @@ class Mutator {
 
  private:
   void add(const std::string& what, size_t at, Recording recording, size_t from) {
-    std::string name = what + ": #" + std::to_string(recording_[at].serial) + " " +
-                       kind_name(recording_[at].kind) + " " + without_ids(recording_[at].text);
+    std::string step;
+    for (size_t i = 0; i < at; ++i) {
+      if (recording_[i].kind == Event::Kind::kMark) step = recording_[i].text;
+    }
+    step = step.substr(step.find(' ') + 1);
+    std::string name = "[" + step + "] " + what + ": " + kind_name(recording_[at].kind) + " " +
+                       without_ids(recording_[at].text);
     mutations_.push_back({name, std::move(recording), from});
   }
 
@@ -93,7 +98,8 @@ class Mutator {
     if (border == recording_.size()) return;
     Recording result = without(at);
     insert(result, position(result, recording_[border].serial) + 1, recording_[at]);
-    add("after " + without_ids(recording_[border].text), at, std::move(result), at);
+    bool rename = recording_[border].kind == Event::Kind::kRename;
+    add(rename ? "after the rename" : "after the answer", at, std::move(result), at);
   }
 
   // The rename does not wait for the syncs since the last rename or acknowledgement.

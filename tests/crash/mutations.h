@@ -11,7 +11,7 @@
 namespace test {
 
 struct Mutation {
-  std::string name;  // with "*" for ids
+  std::string name;  // "[what came last] what is wrong: call of file", "*" for ids
   Recording recording;
   size_t from = 0;  // nothing is different before this event
 };

@@ -44,27 +44,35 @@ Script::Machine Script::boot(uint64_t ram_pages, uint64_t disk_blocks) {
   auto branch = must(store_->create_branch({}, "guest"));
   auto disk = disk_blocks > 0 ? GuestDisk::boot(*store_, disk_blocks) : nullptr;
   Guest guest(Pages(ram_pages, 0), disk.get());
+  promise("machine made");
   return {std::move(branch), std::move(disk), std::move(guest)};
 }
 
 Script::Machine Script::restore(const Id& id) {
   Content content = must(read_content(*store_, id));
   auto branch = must(store_->create_branch(id, "guest"));
-  std::unique_ptr<GuestDisk> disk;
-  if (!content.disk.empty()) {
-    disk = GuestDisk::restore(*store_, *branch, content.disk);
-    auto& blocks = now_.disks[branch->id()];
-    for (uint64_t value : content.disk) blocks.push_back({value});
-    promise("restored with a disk");
-  }
+  promise("branch made");
+  auto disk = content.disk.empty() ? nullptr : GuestDisk::restore(*store_, *branch, content.disk);
   Guest guest(content.ram, disk.get());
-  return {std::move(branch), std::move(disk), std::move(guest)};
+  Machine machine{std::move(branch), std::move(disk), std::move(guest)};
+  if (machine.disk) blocks(machine);
+  promise("machine restored");
+  return machine;
+}
+
+// What is owed of the machine's disk; at first what it began with.
+std::vector<std::set<uint64_t>>& Script::blocks(const Machine& machine) {
+  auto [found, is_new] = now_.disks.try_emplace(machine.branch->id());
+  if (is_new) {
+    for (uint64_t value : machine.disk->content()) found->second.push_back({value});
+  }
+  return found->second;
 }
 
 void Script::change_blocks(const Machine& machine, uint64_t block, uint64_t count, uint64_t value) {
-  auto& blocks = now_.disks.at(machine.branch->id());
+  auto& blocks = this->blocks(machine);
   for (uint64_t i = 0; i < count; ++i) blocks[block + i].insert(value);
-  promise("guest changes block " + std::to_string(block));
+  promise("guest changes a block");
 }
 
 void Script::write(Machine& machine, uint64_t block, uint64_t value) {
@@ -74,64 +82,80 @@ void Script::write(Machine& machine, uint64_t block, uint64_t value) {
 
 void Script::discard(Machine& machine, uint64_t block, uint64_t count) {
   change_blocks(machine, block, count, 0);
-  if (machine.disk->discard(block, count) != 0)
+  if (machine.disk->discard(block, count) != 0) {
     throw std::runtime_error("script: a discard failed");
+  }
 }
 
 void Script::flush(Machine& machine) {
   if (machine.disk->flush() != 0) throw std::runtime_error("script: a flush failed");
-  auto& blocks = now_.disks.at(machine.branch->id());
+  auto& blocks = this->blocks(machine);
   for (uint64_t block = 0; block < blocks.size(); ++block) {
     blocks[block] = {machine.disk->content()[block]};
   }
-  promise("guest's flush acknowledged");
+  promise("flush acknowledged");
 }
 
-void Script::committed(const Machine& machine, const Id& id) {
-  Content content = machine.guest.content();
-  if (machine.disk) {
-    auto& blocks = now_.disks[machine.branch->id()];
-    blocks.clear();
-    for (uint64_t value : content.disk) blocks.push_back({value});
+void Script::committed(const Machine& machine, const Id& id, const Content& content) {
+  now_.must[id] = content;
+  if (machine.disk && machine.disk->content() == content.disk) {
+    auto& blocks = this->blocks(machine);
+    for (uint64_t block = 0; block < blocks.size(); ++block) blocks[block] = {content.disk[block]};
   }
-  now_.must[id] = std::move(content);
+  promise("committed");
 }
 
-Id Script::take(Machine& machine, Kind kind) {
-  now_.may_appear.push_back(machine.guest.content());
-  promise("commit begins");
-  Id id = must(machine.guest.take(*store_, *machine.branch, kind));
-  committed(machine, id);
-  promise("committed " + id.text());
+Id Script::take(Machine& machine, Kind kind, const std::function<void()>& meanwhile) {
+  Content content = machine.guest.content();
+  now_.may_appear.push_back(content);
+  promise(kind == Kind::kFull ? "full commit" : "commit");
+  auto then = [&] {
+    meanwhile();
+    flush(machine);
+    promise("commit after a flush");
+  };
+  Id id = must(machine.guest.take(*store_, *machine.branch, kind,
+                                  meanwhile ? std::function<void()>(then) : meanwhile));
+  committed(machine, id, content);
   return id;
 }
 
 bool Script::take_failing(Machine& machine, Kind kind, FaultPlan plan) {
-  now_.may_appear.push_back(machine.guest.content());
-  promise("commit begins that may fail");
+  Content content = machine.guest.content();
+  now_.may_appear.push_back(content);
+  promise("commit with a fault");
   system_.set_faults(std::move(plan));
   auto taken = machine.guest.take(*store_, *machine.branch, kind);
   system_.set_faults({});
-  if (taken) committed(machine, *taken);
-  promise(taken ? "committed " + taken->text() : "commit failed: " + taken.error().text());
+  if (taken) {
+    committed(machine, *taken, content);
+  } else {
+    promise("commit failed: " + taken.error().text());
+  }
   return !taken;
+}
+
+void Script::stop(Machine& machine) {
+  machine.disk.reset();
+  machine.branch.reset();
+  promise("machine stopped");
+}
+
+void Script::recover() {
+  (void)must(store_->recover());
+  promise("recovered");
 }
 
 void Script::merge(Machine& machine) { must(machine.branch->merge_if_due()); }
 
 void Script::prune(const std::vector<Id>& ids) {
   for (const Id& id : ids) now_.may.insert(now_.must.extract(id));
-  promise("prune begins");
+  promise("prune");
   auto report = must(store_->prune({.keep = {}, .remove = ids, .keep_ids = {}}));
   if (report.removed != ids) throw std::runtime_error("script: prune left something");
   // Pruned for certain, from now on.
   for (const Id& id : ids) now_.may.erase(id);
   promise("pruned");
-}
-
-void Script::reopen() {
-  store_.reset();
-  store_ = must(snapshot::Store::open(system_.storage()));
 }
 
 CrashFailure find_crash_failure(const Recorded& recorded, const CrashPlan& plan, size_t from) {

@@ -35,24 +35,26 @@ class Script {
   };
   Machine boot(uint64_t ram_pages, uint64_t disk_blocks = 0);
   Machine restore(const snapshot::Id& id);
-  // Of the guest's disk; from the machine's first snapshot on.
+  // Of the guest's disk; from the machine's first freeze on.
   void write(Machine& machine, uint64_t block, uint64_t value);
   void discard(Machine& machine, uint64_t block, uint64_t count);
   void flush(Machine& machine);
-  snapshot::Id take(Machine& machine, snapshot::Kind kind);
+  // `meanwhile`: what the guest does with its disk after the freeze, flushed at the end.
+  snapshot::Id take(Machine& machine, snapshot::Kind kind,
+                    const std::function<void()>& meanwhile = {});
   // The same with faults; false where it went well nevertheless.
   bool take_failing(Machine& machine, snapshot::Kind kind, FaultPlan plan);
   void merge(Machine& machine);
+  void stop(Machine& machine);
+  void recover();
   void prune(const std::vector<snapshot::Id>& ids);
-  // The process ends and another one opens the store.
-  void reopen();
-
   snapshot::Store& store() { return *store_; }
   ModelFileSystem& system() { return system_; }
   Recorded recorded() const { return {system_.start(), system_.recording(), promises_}; }
 
  private:
-  void committed(const Machine& machine, const snapshot::Id& id);
+  void committed(const Machine& machine, const snapshot::Id& id, const Content& content);
+  std::vector<std::set<uint64_t>>& blocks(const Machine& machine);
   void change_blocks(const Machine& machine, uint64_t block, uint64_t count, uint64_t value);
   // From here on these are owed.
   void promise(const std::string& what);

@@ -194,7 +194,13 @@ Result<void> ModelFileSystem::remove_entry(Event::Kind kind, const std::string& 
   return {};
 }
 
+// A name of it is gone. A power cut in a rename may have left it another one.
 void ModelFileSystem::unlinked(Inode inode) {
+  for (const auto& [number, node] : image_.nodes) {
+    for (const auto& [name, child] : node.entries) {
+      if (child == inode) return;
+    }
+  }
   unlinked_.insert(inode);
   if (!open_files_.contains(inode)) contents(inode) = {};
 }
