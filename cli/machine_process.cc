@@ -39,6 +39,8 @@ MachineProcess::~MachineProcess() {
   server.reset();
   snapshots.reset();
   if (machine) machine->halt_threads();
+  // Takes what the serial port, which is the platform's, has still to say.
+  console.reset();
   // Device threads may wait for a page: they end before the pager does.
   platform.reset();
 }

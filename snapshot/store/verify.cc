@@ -20,6 +20,7 @@ namespace {
 constexpr uint64_t kChunkBytes = 1 << 20;
 constexpr size_t kPiecePages = 16 << 10;  // 64 MiB where they are dense
 constexpr unsigned kMaxThreads = 8;
+constexpr uint64_t kBytesForAThread = 8 << 20;
 
 struct StoredPage {
   uint64_t offset;
@@ -233,8 +234,10 @@ base::Result<VerifyReport> Verifier::run() {
   };
   {
     std::vector<std::jthread> threads;
-    const unsigned count = std::clamp(std::thread::hardware_concurrency(), 2u, kMaxThreads);
-    for (unsigned i = 1; i < count; ++i) threads.emplace_back(worker);
+    const uint64_t useful = all_bytes_ / kBytesForAThread + 1;
+    const uint64_t count = std::min<uint64_t>(
+        useful, std::clamp(std::thread::hardware_concurrency(), 2u, kMaxThreads));
+    for (uint64_t i = 1; i < count; ++i) threads.emplace_back(worker);
     worker();
   }
   if (stopped_) return base::fail("interrupted");

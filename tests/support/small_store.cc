@@ -56,7 +56,7 @@ SmallStore::SmallStore() {
   branch_ = must(store_->create_branch(std::nullopt, "job1"));
 }
 
-void SmallStore::set_vm_name(std::string name) {
+void SmallStore::set_vm_name(std::string_view name) {
   branch_.reset();
   branch_ = must(store_->create_branch(std::nullopt, name));
   now_ = {};

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "snapshot/store/store.h"
@@ -33,7 +34,7 @@ class SmallStore {
   void write_disk(const Writes& disk);
   // What the manifest's configuration is to be from now on.
   void set_config(std::string config) { config_ = std::move(config); }
-  void set_vm_name(std::string name);
+  void set_vm_name(std::string_view name);
 
   snapshot::Store& store() { return *store_; }
   // As somebody reads it who opens the store anew.

@@ -26,7 +26,7 @@ struct StoreCommands : testing::Test {
     ids.push_back(store.take(Kind::kFull, {{0, 1}, {1, 1}, {2, 1}}, {{3, 1}}));
     ids.push_back(store.take(Kind::kIncremental, {{1, 2}, {4499, 2}}, {{5, 2}}));
   }
-  int run(std::vector<std::string> words) {
+  int run(const std::vector<std::string>& words) {
     std::vector<const char*> arguments{"minivmm"};
     for (const std::string& word : words) arguments.push_back(word.c_str());
     testing::internal::CaptureStdout();
@@ -39,7 +39,7 @@ struct StoreCommands : testing::Test {
   }
   json run_json(std::vector<std::string> words, int expected = kSuccess) {
     words.push_back("--json");
-    EXPECT_EQ(run(std::move(words)), expected) << err;
+    EXPECT_EQ(run(words), expected) << err;
     return json::parse(out);
   }
   std::string at(size_t index) const { return store.path() + "@" + ids[index].text(); }
@@ -143,7 +143,6 @@ TEST_F(StoreCommands, VerifyFindsNothingInAGoodStore) {
 }
 
 TEST_F(StoreCommands, VerifyNamesDamage) {
-  std::string layer;
   for (const auto& entry : std::filesystem::directory_iterator(store.path() + "/packs")) {
     std::fstream file(entry.path(), std::ios::in | std::ios::out | std::ios::binary);
     file.seekp(snapshot::kPackHeaderBytes + 5);
