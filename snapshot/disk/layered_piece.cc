@@ -204,6 +204,8 @@ LayeredDisk::Piece& LayeredDisk::take_piece(Flight& flight, uint64_t offset, uin
   piece.offset = offset;
   piece.length = length;
   piece.zeroes = false;
+  piece.base.memory.clear();
+  piece.base.ranges.clear();  // a read with the ranges of an earlier request would zero them
   piece.entries.clear();
   piece.hashes.clear();
   return piece;
