@@ -57,7 +57,7 @@ void add(MachineDisks& disks, const DiskOption& option, std::unique_ptr<LayeredD
 }  // namespace
 
 Result<MachineDisks> open_disks(const RunOptions& options, snapshot::Store* store,
-                                OnDiskFull on_full) {
+                                const OnDiskFull& on_full) {
   MachineDisks disks;
   for (size_t i = 0; i < options.disks.size(); ++i) {
     const DiskOption& option = options.disks[i];
@@ -75,7 +75,7 @@ Result<MachineDisks> open_disks(const RunOptions& options, snapshot::Store* stor
 
 Result<MachineDisks> open_restored_disks(const RunOptions& options, snapshot::Store& store,
                                          const std::shared_ptr<const snapshot::Snapshot>& snapshot,
-                                         snapshot::Branch& branch, OnDiskFull on_full) {
+                                         snapshot::Branch& branch, const OnDiskFull& on_full) {
   const auto& recorded = snapshot->manifest().disks;
   if (recorded.size() != options.disks.size()) {
     return fail(fmt::format("the snapshot has {} disks, its machine {}", recorded.size(),

@@ -26,12 +26,12 @@ using OnDiskFull = std::function<void(const std::string& message)>;
 
 // Of a machine that boots. Without a store its disks are plain files.
 base::Result<MachineDisks> open_disks(const RunOptions& options, snapshot::Store* store,
-                                      OnDiskFull on_full);
+                                      const OnDiskFull& on_full);
 // Of a restored one: each base image must be the one the snapshot was taken over; what the guest
 // writes goes to new layers of `branch`.
 base::Result<MachineDisks> open_restored_disks(
     const RunOptions& options, snapshot::Store& store,
     const std::shared_ptr<const snapshot::Snapshot>& snapshot, snapshot::Branch& branch,
-    OnDiskFull on_full);
+    const OnDiskFull& on_full);
 
 }  // namespace cli

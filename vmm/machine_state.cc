@@ -6,7 +6,6 @@
 
 namespace vmm {
 
-using base::fail;
 using base::Result;
 
 Result<std::unique_ptr<MachineState>> MachineState::prepare(Machine& machine) {

@@ -43,7 +43,7 @@ bool stands_anyway(const KvmVcpu& vcpu, const kvm_msr_entry& wanted) {
   return table.entries()[0].data == wanted.data;
 }
 
-Result<void> set_msrs(const KvmVcpu& vcpu, std::vector<kvm_msr_entry> entries) {
+Result<void> set_msrs(const KvmVcpu& vcpu, const std::vector<kvm_msr_entry>& entries) {
   if (vcpu.set_msrs(entries)) return {};
   for (const kvm_msr_entry& entry : entries) {
     if (!vcpu.set_msrs({entry}) && !stands_anyway(vcpu, entry)) {
