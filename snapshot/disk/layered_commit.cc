@@ -8,6 +8,7 @@ using base::Result;
 Result<void> LayeredDisk::add_to(Commit& commit, uint32_t disk) const {
   TRY_ASSIGN(Sealed sealed, this->sealed());
   std::vector<Slot> slots;
+  slots.reserve(sealed.layers.size());
   for (const auto& layer : sealed.layers) {
     slots.push_back(commit.add_layer(disk, layer->id(), layer->data()));
   }

@@ -1,5 +1,7 @@
 #include "snapshot/store/recovery.h"
 
+#include <fmt/format.h>
+
 #include <string_view>
 
 #include "snapshot/store/store.h"
@@ -29,7 +31,7 @@ class Remover {
   base::Result<void> clean(const std::string& directory, Stays stays) {
     TRY_ASSIGN(const auto names, storage_.list(directory));
     for (const std::string& name : names) {
-      const std::string path = directory + "/" + name;
+      const std::string path = fmt::format("{}/{}", directory, name);
       const auto id = id_in(name);
       if (!id || stays(name, path, *id)) continue;
       uint64_t bytes = 0;
@@ -118,7 +120,9 @@ base::Result<Garbage> remove_unnamed(Store& store, const References& references,
   for (const Id& branch : references.unfinished) {
     const std::string directory = branch_directory(branch);
     TRY_ASSIGN(const auto names, storage.list(directory));
-    for (const std::string& name : names) TRY(storage.remove(directory + "/" + name));
+    for (const std::string& name : names) {
+      TRY(storage.remove(fmt::format("{}/{}", directory, name)));
+    }
     TRY(storage.remove_directory(directory));
   }
   return remover.garbage();
