@@ -122,9 +122,9 @@ Result<void> VcpuState::restore(const KvmVcpu& vcpu, uint64_t offset) const {
   TRY(vcpu.control(KVM_SET_XCRS, &copy.xcrs, "KVM_SET_XCRS"));
   TRY(vcpu.control(KVM_SET_DEBUGREGS, &copy.debugregs, "KVM_SET_DEBUGREGS"));
   TRY(vcpu.set_tsc_offset(offset));
-  TRY(set_msrs(vcpu, std::move(early)));
+  TRY(set_msrs(vcpu, early));
   TRY(vcpu.control(KVM_SET_LAPIC, &copy.lapic, "KVM_SET_LAPIC"));
-  TRY(set_msrs(vcpu, std::move(deadline)));
+  TRY(set_msrs(vcpu, deadline));
   return vcpu.control(KVM_SET_VCPU_EVENTS, &copy.events, "KVM_SET_VCPU_EVENTS");
 }
 

@@ -86,6 +86,7 @@ base::Result<base::SectionReader> Snapshot::sections() const {
 
 std::vector<Space> Snapshot::spaces() const {
   std::vector<Space> spaces;
+  spaces.reserve(manifest_.spaces.size());
   for (const SpaceInfo& space : manifest_.spaces) spaces.push_back(space.space);
   return spaces;
 }

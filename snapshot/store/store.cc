@@ -256,7 +256,9 @@ base::Result<void> Store::remove_head(const Id& branch) {
     const std::string directory = branch_directory(branch);
     TRY_ASSIGN(const auto names, storage_->list(directory));
     // Durably before its layers go: a HEAD that names missing ones would be damage.
-    for (const std::string& name : names) TRY(storage_->remove(directory + "/" + name));
+    for (const std::string& name : names) {
+      TRY(storage_->remove(fmt::format("{}/{}", directory, name)));
+    }
     TRY(storage_->sync_directory(directory));
     TRY(storage_->remove_directory(directory));
     TRY(storage_->sync_directory("heads"));
