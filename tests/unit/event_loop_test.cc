@@ -89,6 +89,7 @@ TEST(EventLoop, HoldGetsThroughToABusyLoopAndWaitsForItsHandler) {
     loop->release();
   }
   for (int i = 0; i < 3; ++i) loop->run([] {});
+  loop->unwatch(event.fd());
   EXPECT_GT(calls, 0u);
 }
 
