@@ -69,6 +69,7 @@ Result<RunOptions> merge(const RunOptions& saved, const RestoreOptions& asked) {
 Result<void> fill_memory(MachineProcess& process, const SnapshotRef& from,
                          const RestoreOptions& asked) {
   vmm::GuestMemory& memory = process.machine->memory();
+  if (memory.is_copy()) return {};
   if (asked.eager) return snapshot::fill_memory(memory, *process.store, *from);
   snapshot::Storage& storage = process.store->storage();
   snapshot::Pager::Options options;
@@ -97,6 +98,7 @@ Result<void> assemble(MachineProcess& process, const SnapshotRef& from, const Ru
   TRY_ASSIGN(auto cpuid, vmm::take_cpuid(sections));
   TRY_ASSIGN(process.machine, vmm::Machine::create({.memory_bytes = options.memory_bytes,
                                                     .cpus = options.cpus,
+                                                    .memory = asked.memory,
                                                     .cpuid = std::move(cpuid)}));
   TRY(snapshot::check_memory(process.machine->memory(), *from));
   TRY(fill_memory(process, from, asked));
@@ -130,6 +132,7 @@ Result<int> restore_machine(const RestoreOptions& asked) {
   TRY_ASSIGN(process.branch, process.store->create_branch(id, options.name));
   TRY(assemble(process, from, options, asked, *foreground));
   if (!asked.paused) process.machine->run();
+  if (asked.on_running) asked.on_running();
   return report_end(stay_with(process, options, *foreground));
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "cli/run_options.h"
 #include "cli/snapshot_name.h"
 #include "vmm/base/result.h"
+#include "vmm/guest_memory.h"
 #include "vmm/vm_state.h"
 
 namespace cli {
@@ -23,6 +25,12 @@ struct RestoreOptions {
   bool paused = false;  // the guest waits for `minivmm resume`
   bool report_json = false;
   vmm::ClockPolicy clock = vmm::ClockPolicy::kContinue;
+
+  // Of clones (clones.h): the memory, where it is there already; where the console's output goes,
+  // empty: nowhere; and who wants to know that the guest runs.
+  vmm::GuestMemory::Backing memory = {};
+  std::string console_file;
+  std::function<void()> on_running;
 };
 
 // The exit status, as of run_machine().

@@ -61,6 +61,11 @@ Result<void> MachineGuest::clear_dirty(uint64_t first_page, std::span<const uint
 }
 
 Result<void> MachineGuest::fetch_resident(std::span<uint64_t> bits) const {
+  if (machine_.memory().is_copy()) {
+    // A page that nobody touched has content all the same.
+    for (uint64_t page = 0; page < ram_pages(); ++page) bits[page / 64] |= 1ull << (page % 64);
+    return {};
+  }
   uint64_t page = 0;
   for (const vmm::GuestMemory::Region& region : machine_.memory().regions()) {
     // Regions begin at multiples of 64 pages.

@@ -15,14 +15,32 @@ using base::fail;
 using base::fail_errno;
 using base::Result;
 
-Result<std::unique_ptr<GuestMemory>> GuestMemory::create(uint64_t bytes) {
+namespace {
+
+Result<base::Mapping> map_region(GuestMemory::Backing backing, uint64_t bytes, uint64_t offset) {
+  switch (backing.kind) {
+    case GuestMemory::Backing::Kind::kShared:
+      return base::Mapping::shared(backing.fd, bytes, offset);
+    case GuestMemory::Backing::Kind::kCopy:
+      return base::Mapping::private_copy(backing.fd, bytes, offset);
+    case GuestMemory::Backing::Kind::kZero:
+      break;
+  }
+  return base::Mapping::anonymous(bytes);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<GuestMemory>> GuestMemory::create(uint64_t bytes, Backing backing) {
   if (bytes == 0 || bytes % kPageSize != 0) return fail("guest memory must be whole pages");
   std::unique_ptr<GuestMemory> memory(new GuestMemory());
   uint64_t low = std::min(bytes, layout::kLowRamEnd.value);
   Region wanted[] = {{Gpa{0}, low, nullptr}, {layout::kHighRamStart, bytes - low, nullptr}};
+  uint64_t offset = 0;
   for (Region& region : wanted) {
     if (region.size == 0) continue;
-    TRY_ASSIGN(base::Mapping mapping, base::Mapping::anonymous(region.size));
+    TRY_ASSIGN(base::Mapping mapping, map_region(backing, region.size, offset));
+    offset += region.size;
     region.host = mapping.data();
     memory->mappings_.push_back(std::move(mapping));
     memory->regions_.push_back(region);
@@ -30,6 +48,7 @@ Result<std::unique_ptr<GuestMemory>> GuestMemory::create(uint64_t bytes) {
     memory->dirty_.push_back({std::make_unique<std::atomic<uint64_t>[]>(words), words});
   }
   memory->size_ = bytes;
+  memory->is_copy_ = backing.kind == Backing::Kind::kCopy;
   return memory;
 }
 
@@ -115,7 +134,12 @@ Result<void> GuestMemory::discard(Gpa gpa, uint64_t length) {
     return fail(fmt::format("discard of {:#x} bytes at {:#x}: not whole pages", length, gpa.value));
   }
   TRY_ASSIGN(auto target, dma_target(gpa, length));
-  if (::madvise(target.data(), target.size(), MADV_DONTNEED) < 0) {
+  // What madvise() drops of a copy would be the template's content again.
+  bool dropped = is_copy_ ? ::mmap(target.data(), target.size(), PROT_READ | PROT_WRITE,
+                                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+                                   0) != MAP_FAILED
+                          : ::madvise(target.data(), target.size(), MADV_DONTNEED) == 0;
+  if (!dropped) {
     return fail_errno(
         fmt::format("discard {:#x} bytes of guest memory at {:#x}", length, gpa.value));
   }

@@ -34,8 +34,24 @@ class GuestMemory {
     }
   };
 
+  // What the pages are at first.
+  struct Backing {
+    enum class Kind {
+      kZero,    // zeroes
+      kShared,  // the file itself: who fills a template (memory_template.h) writes through this
+      kCopy,    // those of the file, which has the RAM pages in order; writes stay here
+    };
+    Kind kind = Kind::kZero;
+    int fd = -1;  // not needed once the memory is made
+  };
+
   // `bytes` of RAM laid out around the hole below 4 GiB (layout.h): at most two regions.
-  static base::Result<std::unique_ptr<GuestMemory>> create(uint64_t bytes);
+  static base::Result<std::unique_ptr<GuestMemory>> create(uint64_t bytes, Backing backing);
+  static base::Result<std::unique_ptr<GuestMemory>> create(uint64_t bytes) {
+    return create(bytes, Backing());
+  }
+  // Is a page that nobody touched what a template says, instead of zero?
+  bool is_copy() const { return is_copy_; }
 
   const std::vector<Region>& regions() const { return regions_; }
   uint64_t size() const { return size_; }
@@ -108,6 +124,7 @@ class GuestMemory {
   std::vector<Region> regions_;
   std::vector<DirtyMap> dirty_;  // one a region, by index
   uint64_t size_ = 0;
+  bool is_copy_ = false;
 };
 
 }  // namespace vmm

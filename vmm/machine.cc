@@ -63,7 +63,7 @@ Result<std::unique_ptr<Machine>> Machine::create(const Config& config) {
 Machine::~Machine() { halt_threads(); }
 
 Result<void> Machine::create_memory(const Config& config) {
-  TRY_ASSIGN(memory_, GuestMemory::create(config.memory_bytes));
+  TRY_ASSIGN(memory_, GuestMemory::create(config.memory_bytes, config.memory));
   if (config.dirty_log) {
     TRY(vm_->enable_manual_dirty_log());
     dirty_log_.emplace(*vm_, *memory_);

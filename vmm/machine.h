@@ -39,6 +39,8 @@ class Machine {
     uint32_t cpus = 1;
     // KVM logs the pages that the guest writes, from its first instruction on: what snapshots need.
     bool dirty_log = true;
+    // What guest memory is at first (not needed once the machine is made).
+    GuestMemory::Backing memory = {};
     // Of a saved machine (take_cpuid()), one for each vCPU: a machine to be restored. Features that
     // this host lacks are refused.
     std::vector<CpuidTable> cpuid = {};

@@ -38,6 +38,13 @@ Result<Mapping> Mapping::file(const std::string& path) {
   return Mapping(static_cast<std::byte*>(data), size);
 }
 
+Result<Mapping> Mapping::private_copy(int fd, uint64_t size, uint64_t offset) {
+  void* data = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd,
+                      static_cast<off_t>(offset));
+  if (data == MAP_FAILED) return fail_errno("map a copy of " + std::to_string(size >> 20) + " MiB");
+  return Mapping(static_cast<std::byte*>(data), size);
+}
+
 Result<Mapping> Mapping::shared(int fd, uint64_t size, uint64_t offset) {
   void* data =
       ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, static_cast<off_t>(offset));

@@ -21,6 +21,8 @@ class Mapping {
 
   // Zeroed private memory, not reserved (pages exist once touched). `size` in bytes, page-aligned.
   static Result<Mapping> anonymous(uint64_t size);
+  // `size` bytes of `fd` from `offset` on, as they are now: what is written here stays here.
+  static Result<Mapping> private_copy(int fd, uint64_t size, uint64_t offset);
   // A regular file, read-only. An empty file gives an empty mapping.
   static Result<Mapping> file(const std::string& path);
   // A shared mapping of `size` bytes of `fd` at `offset` (kvm_run, io_uring).

@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# usage: clones_test.sh MINIVMM PAYLOADS: many machines from one snapshot. Each goes on with the
+# snapshot's memory and writes its own; a clone's chain goes on beside the others'; ends are told.
+set -uo pipefail
+# shellcheck source=tests/tools/check.sh
+. "$(dirname "$0")/check.sh"
+minivmm=$1 dirty=$2/dirty.elf
+[[ -r /dev/kvm && -w /dev/kvm ]] || { echo "skipped: no usable /dev/kvm"; exit 77; }
+readonly clones=6
+
+export XDG_RUNTIME_DIR=$scratch/runtime
+mkdir "$XDG_RUNTIME_DIR"
+cd "$scratch" || exit 1
+
+# until_true COMMAND...: for a minute at most
+until_true() {
+    local end=$((SECONDS + 60))
+    until "$@" >/dev/null 2>&1; do
+        ((SECONDS < end)) || { echo "FAIL never true: $*" && exit 1; }
+        sleep 0.05
+    done
+}
+
+# Every page is checked before it is written again: one that is another machine's, or an old one of
+# its own, ends the guest with FAIL.
+truncate -s 4M disk.img
+"$minivmm" run --kernel "$dirty" --cmdline 'size=8M rate=4000 verify=1 progress=100' --memory 64M \
+    --disk disk.img --name origin --store store >origin.txt </dev/null &
+origin=$!
+until_true grep -q 'round=1 ' origin.txt
+"$minivmm" snapshot origin >/dev/null || exit 1
+kill -9 "$origin"
+wait "$origin" 2>/dev/null
+rounds=$(sed -n 's/.*round=\([0-9]*\) .*/\1/p' origin.txt | tail -1)
+
+"$minivmm" restore store --clones "$clones" --disk disk.img --name c --json \
+    --console-file 'console-%.txt' >set.txt 2>set.err </dev/null &
+set_pid=$!
+started() { [[ $(jq -r 'select(.state == "started").name' set.txt | wc -l) = "$clones" ]]; }
+until_true started
+same "machines" "$("$minivmm" ps --json | jq -r '.[].name' | sort | xargs)" \
+    "$(seq -f 'c-%.0f' "$clones" | xargs)"
+for i in $(seq "$clones"); do
+    later() { grep -q "round=$((rounds + 2)) " "console-$i.txt"; }
+    until_true later
+    first=$(sed -n 's/.*round=\([0-9]*\) .*/\1/p' "console-$i.txt" | head -1)
+    same "clone $i goes on" "$((first >= 1 && first <= rounds + 1))" 1
+done
+
+# Two of them go on with chains of their own, the rest of the memory being the template's.
+for name in c-2 c-5; do
+    taken=$("$minivmm" snapshot "$name" --json)
+    same "$name: kind" "$(jq -r .kind <<<"$taken")" incremental
+done
+full=$("$minivmm" snapshot c-5 --full --json)
+same "c-5: full" "$(jq -r .kind <<<"$full")" full
+same "a full one has the pages of the template too" \
+    "$(($(jq -r .pages <<<"$full") >= 2048))" 1
+
+# One is killed: the others do not notice, and it is told.
+victim=$("$minivmm" ps --json | jq -r '.[] | select(.name == "c-3").pid')
+kill -9 "$victim"
+told() { jq -e 'select(.name == "c-3" and .state == "ended" and .status == 137)' set.txt; }
+until_true told
+for i in 1 2 4 5 6; do "$minivmm" stop "c-$i" --force >/dev/null; done
+wait "$set_pid"
+same "status of all" "$?" 137
+same "ended" "$(jq -r 'select(.state == "ended").name' set.txt | sort | xargs)" \
+    "$(seq -f 'c-%.0f' "$clones" | xargs)"
+same "failures" "$(grep -l FAIL console-*.txt)" ""
+same "store" "$("$minivmm" verify store --json | jq -r .good)" true
+
+# The full one stands alone, and its memory is right: the guest checks all of it.
+timeout 60 "$minivmm" restore "store@$(jq -r .id <<<"$full")" --disk disk.img --name again \
+    >again.txt 2>&1 </dev/null &
+again=$!
+goes_on() { [[ $(grep -c 'round=' again.txt) -ge 20 ]]; }
+until_true goes_on
+"$minivmm" stop again --force >/dev/null
+wait "$again"
+same "again: failures" "$(grep -c FAIL again.txt)" 0
+
+# What cannot be shared is refused.
+matches "a socket for all" "$("$minivmm" restore store --clones 2 --disk disk.img \
+    --api-socket "$scratch/s" 2>&1)" "--api-socket"
+same "left behind" "$(find "$XDG_RUNTIME_DIR" ! -type d ! -name 'c-3.*' ! -name 'origin.*')" ""
+finish
