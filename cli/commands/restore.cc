@@ -9,6 +9,7 @@
 #include "cli/commands/command.h"
 #include "cli/exit_status.h"
 #include "cli/parsed_option.h"
+#include "cli/size.h"
 #include "vmm/base/log.h"
 
 namespace cli {
