@@ -3,9 +3,10 @@
 // the jitter payload, which writes a working set and watches its TSC (guest-images/payloads).
 //
 //   stall PAYLOADS STORE [--memory MIB] [--size MIB] [--rate PAGES_PER_S] [--count N] [--cpus N]
-//         [--max-pause US] [--json]
+//         [--max-pause US] [--every MS] [--keep N] [--json]
 //
-// STORE is made, used and left; each snapshot but the newest few is pruned on the way.
+// STORE is made, used and left; all but the newest `--keep` snapshots are pruned on the way (0:
+// none is). --rate 0: as fast as the guest can.
 #include <fmt/format.h>
 #include <sys/mman.h>
 
@@ -14,6 +15,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
 #include <vector>
@@ -28,9 +30,9 @@ using Clock = std::chrono::steady_clock;
 
 struct Options {
   std::string payloads, store;
-  std::map<std::string, uint64_t> numbers{{"--memory", 2048}, {"--size", 1024},
-                                          {"--rate", 10000},  {"--count", 100},
-                                          {"--cpus", 1},      {"--max-pause", 300}};
+  std::map<std::string, uint64_t> numbers{
+      {"--memory", 2048}, {"--size", 1024},     {"--rate", 10000}, {"--count", 100},
+      {"--cpus", 1},      {"--max-pause", 300}, {"--every", 20},   {"--keep", 3}};
   bool json = false;
 };
 
@@ -68,17 +70,18 @@ class Jitter {
     seen_ = guest_.wait_for_output("jitter: filled", std::chrono::seconds(600)).size();
   }
   void clear() { ask("c", "jitter: cleared"); }
-  // The longest gap since clear(), ns.
-  uint64_t longest() {
+  struct Report {
+    uint64_t longest_gap_ns = 0, writes_per_s = 0;
+  };
+  // Since clear().
+  Report report() {
     std::string report = ask("r", "jitter: end");
+    auto number = [](const std::string& text, const char* key) {
+      return std::strtoull(payload_test::field(text, key).c_str(), nullptr, 10);
+    };
     size_t at = report.find("rank=1 ");
-    if (at == std::string::npos) return 0;
-    std::string ns = payload_test::field(report.substr(at), "ns");
-    return std::strtoull(ns.c_str(), nullptr, 10);
-  }
-  uint64_t writes_per_s() {
-    return std::strtoull(payload_test::field(ask("r", "jitter: end"), "writes_per_s").c_str(),
-                         nullptr, 10);
+    return {at == std::string::npos ? 0 : number(report.substr(at), "ns"),
+            number(report, "writes_per_s")};
   }
 
  private:
@@ -107,36 +110,83 @@ uint64_t at(std::vector<uint64_t> values, double part) {
 }
 
 struct Series {
+  // Nanoseconds, one a snapshot.
   std::vector<uint64_t> with, without, pause, clear, total;
-  std::map<std::string, std::vector<uint64_t>> steps;
-  uint64_t pages = 0, bytes = 0, rounds = 0, slices = 0, held_ns = 0;
+  std::map<std::string, std::vector<uint64_t>> steps;  // of the pause
+  std::vector<uint64_t> bytes;                         // committed
+  uint64_t pages = 0, unchanged = 0, rewritten = 0, rounds = 0, slices = 0, held_ns = 0;
+  uint64_t first_ns = 0, first_bytes = 0;  // of the full one
+  uint64_t staging_bytes = 0, writes_per_s = 0, quiet_writes_per_s = 0;
+
+  void add(const snapshot::Capture::Outcome& outcome) {
+    pause.push_back(outcome.pause.total());
+    clear.push_back(outcome.longest_clear_ns);
+    total.push_back(outcome.total_ns);
+    bytes.push_back(outcome.bytes);
+    steps["stop"].push_back(outcome.pause.stop);
+    steps["barrier"].push_back(outcome.pause.barrier);
+    steps["log"].push_back(outcome.pause.log);
+    steps["stage"].push_back(outcome.pause.stage);
+    steps["state"].push_back(outcome.pause.state);
+    steps["run"].push_back(outcome.pause.run);
+    pages += outcome.pages.data;
+    unchanged += outcome.pages.unchanged;
+    rewritten += outcome.pages.rewritten;
+    rounds += outcome.rounds;
+    slices += outcome.slices;
+    held_ns += outcome.held_ns;
+    staging_bytes = outcome.staging_bytes;
+  }
 };
 
-void print(const Options& options, const Series& series, uint64_t first_ns, uint64_t writes) {
-  auto row = [&](const char* name, const std::vector<uint64_t>& values) {
-    if (options.json) {
-      fmt::print(
-          "{{\"name\":\"{}\",\"unit\":\"us\",\"p50\":{:.1f},\"p99\":{:.1f},\"max\":{:.1f},"
-          "\"n\":{}}}\n",
-          name, at(values, 0.5) / 1e3, at(values, 0.99) / 1e3, at(values, 1) / 1e3, values.size());
-    } else {
-      fmt::print("{:<34} p50 {:>9.1f} us   p99 {:>9.1f} us   max {:>9.1f} us\n", name,
-                 at(values, 0.5) / 1e3, at(values, 0.99) / 1e3, at(values, 1) / 1e3);
-    }
+void print_table(const Series& series) {
+  auto row = [](const char* name, const std::vector<uint64_t>& values) {
+    auto us = [&](double part) { return static_cast<double>(at(values, part)) / 1e3; };
+    fmt::print("{:<30} p50 {:>9.1f} us   p99 {:>9.1f} us   max {:>9.1f} us\n", name, us(0.5),
+               us(0.99), us(1));
   };
   row("longest gap, with a snapshot", series.with);
   row("longest gap, without", series.without);
-  row("pause, as measured by the host", series.pause);
-  for (const auto& [name, values] : series.steps) row(("  " + name).c_str(), values);
-  row("longest clear outside the pause", series.clear);
+  row("pause, as the host measures it", series.pause);
+  for (const char* step : {"stop", "barrier", "log", "stage", "state", "run"}) {
+    row(fmt::format("  {}", step).c_str(), series.steps.at(step));
+  }
+  row("longest clear outside of it", series.clear);
   row("whole snapshot", series.total);
-  double n = static_cast<double>(series.with.size());
-  if (options.json) return;
+  auto mean = [n = series.with.size()](uint64_t sum) {
+    return static_cast<double>(sum) / static_cast<double>(n);
+  };
   fmt::print(
-      "a snapshot: {:.0f} pages, {:.0f} bytes, {:.1f} rounds, held {:.1f} times for {:.0f} us; "
-      "the first (full) took {:.2f} s; the guest wrote {} pages/s\n",
-      series.pages / n, series.bytes / n, series.rounds / n, series.slices / n,
-      series.held_ns / n / 1e3, first_ns / 1e9, writes);
+      "a snapshot: {:.0f} pages ({:.0f} copies had not changed, {:.0f} were written twice), {:.0f} "
+      "bytes, {:.1f} rounds, held {:.1f} times for {:.0f} us in all\n"
+      "the first (full): {:.2f} s, {:.0f} MB/s; pool {} MiB; the guest wrote {} pages/s with "
+      "snapshots, {} without\n",
+      mean(series.pages), mean(series.unchanged), mean(series.rewritten),
+      static_cast<double>(at(series.bytes, 0.5)), mean(series.rounds), mean(series.slices),
+      mean(series.held_ns) / 1e3, static_cast<double>(series.first_ns) / 1e9,
+      static_cast<double>(series.first_bytes) * 1e3 / static_cast<double>(series.first_ns),
+      series.staging_bytes >> 20, series.writes_per_s, series.quiet_writes_per_s);
+}
+
+void print_json(const Options& options, const Series& series) {
+  nlohmann::json json = {{"options", options.numbers},
+                         {"with_ns", series.with},
+                         {"without_ns", series.without},
+                         {"pause_ns", series.pause},
+                         {"steps_ns", series.steps},
+                         {"clear_ns", series.clear},
+                         {"total_ns", series.total},
+                         {"bytes", series.bytes},
+                         {"pages", series.pages},
+                         {"unchanged", series.unchanged},
+                         {"rewritten", series.rewritten},
+                         {"rounds", series.rounds},
+                         {"held_ns", series.held_ns},
+                         {"first_ns", series.first_ns},
+                         {"first_bytes", series.first_bytes},
+                         {"writes_per_s", series.writes_per_s},
+                         {"quiet_writes_per_s", series.quiet_writes_per_s}};
+  fmt::print("{}\n", json.dump());
 }
 
 }  // namespace
@@ -153,12 +203,13 @@ int main(int argc, char** argv) {
   if (!guest) fail(guest.error().text());
   auto live = snapshot::MachineGuest::create((*guest)->machine(), (*guest)->platform(), {}, {});
   if (!live) fail(live.error().text());
+  snapshot::SnapshotService::Config config;
+  config.vm_name = "stall";
+  config.store_path = options.store;
+  config.options.max_pause_ns = numbers["--max-pause"] * 1000;
+  config.keep = static_cast<uint32_t>(numbers["--keep"]);
   auto service =
-      snapshot::SnapshotService::start({.vm_name = "stall",
-                                        .store_path = options.store,
-                                        .options = {.max_pause_ns = numbers["--max-pause"] * 1000},
-                                        .keep = 3},
-                                       std::move(*live), nullptr, nullptr);
+      snapshot::SnapshotService::start(std::move(config), std::move(*live), nullptr, nullptr);
   if (!service) fail(service.error().text());
   (*guest)->machine().run();
   Jitter jitter(**guest);
@@ -169,30 +220,30 @@ int main(int argc, char** argv) {
     if (!outcome) fail(outcome.error().text());
     return *outcome;
   };
-  uint64_t first_ns = take().total_ns;
   Series series;
+  auto first = take();
+  series.first_ns = first.total_ns;
+  series.first_bytes = first.bytes;
   for (uint64_t i = 0; i < numbers["--count"]; ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    std::this_thread::sleep_for(std::chrono::milliseconds(numbers["--every"]));
     jitter.clear();
     auto outcome = take();
-    series.with.push_back(jitter.longest());
+    auto [gap, writes] = jitter.report();
     jitter.clear();
     std::this_thread::sleep_for(std::chrono::nanoseconds(outcome.total_ns));
-    series.without.push_back(jitter.longest());
-    series.pause.push_back(outcome.pause.total());
-    series.clear.push_back(outcome.longest_clear_ns);
-    series.total.push_back(outcome.total_ns);
-    series.steps["1 stop"].push_back(outcome.pause.stop);
-    series.steps["2 barrier"].push_back(outcome.pause.barrier);
-    series.steps["3 log"].push_back(outcome.pause.log);
-    series.steps["4 stage"].push_back(outcome.pause.stage);
-    series.steps["5 state"].push_back(outcome.pause.state);
-    series.steps["6 run"].push_back(outcome.pause.run);
-    series.pages += outcome.pages.data;
-    series.bytes += outcome.bytes;
-    series.rounds += outcome.rounds;
-    series.slices += outcome.slices;
-    series.held_ns += outcome.held_ns;
+    auto [quiet_gap, quiet_writes] = jitter.report();
+    series.with.push_back(gap);
+    series.without.push_back(quiet_gap);
+    series.writes_per_s += writes;
+    series.quiet_writes_per_s += quiet_writes;
+    series.add(outcome);
   }
-  print(options, series, first_ns, jitter.writes_per_s());
+  uint64_t windows = std::max<uint64_t>(1, numbers["--count"]);
+  series.writes_per_s /= windows;
+  series.quiet_writes_per_s /= windows;
+  if (options.json) {
+    print_json(options, series);
+  } else {
+    print_table(series);
+  }
 }
