@@ -12,6 +12,7 @@
 #include <filesystem>
 
 #include "snapshot/store/locks.h"
+#include "snapshot/store/stale_head.h"
 
 namespace snapshot {
 
@@ -238,7 +239,7 @@ base::Result<std::vector<HeadInfo>> Store::heads() const {
     TRY_ASSIGN(info.alive, branch_is_alive(*storage_, *branch));
     auto head = read_head(*storage_, format_, *branch);
     if (head) {
-      info.head = std::move(*head);
+      TRY_ASSIGN(info.head, catch_up(*storage_, format_, std::move(*head)));
     } else {
       info.damage = head.error().text();
       info.complete = head.error().os_error() != ENOENT;
