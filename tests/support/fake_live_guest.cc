@@ -101,7 +101,10 @@ Result<void> FakeLiveGuest::peek_dirty(std::span<uint64_t> bits) {
   return {};
 }
 
-Result<void> FakeLiveGuest::save_state() { return {}; }
+Result<void> FakeLiveGuest::save_state() {
+  writes_at_pause_ = writes_;
+  return {};
+}
 
 void FakeLiveGuest::end_pause(bool commit_point) {
   if (commit_point) at_pause = memory_;
@@ -113,7 +116,7 @@ snapshot::SnapshotNotes FakeLiveGuest::notes() const {
 }
 
 void FakeLiveGuest::encode_state(base::SectionWriter& sections) {
-  sections.begin("fake", 1).u64(writes_);
+  sections.begin("fake", 1).u64(writes_at_pause_);
 }
 
 }  // namespace snapshot_test

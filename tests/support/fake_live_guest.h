@@ -64,6 +64,7 @@ class FakeLiveGuest : public snapshot::LiveGuest {
   std::mutex log_;
   snapshot::PageBits dirty_, host_;
   uint64_t writes_ = 0;
+  uint64_t writes_at_pause_ = 0;
   std::thread writer_;
   std::atomic<bool> stop_ = false;
 };

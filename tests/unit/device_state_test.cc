@@ -307,7 +307,8 @@ TEST_F(DeviceStateTest, VsockTellsTheGuestThatItsConnectionsAreGone) {
   while (from.queues[0].used_index() == 0) from.settle();
   auto asked = *memory_->load<VsockHeader>(kData);
   ASSERT_EQ(asked.op, kVsockRequest);
-  auto bytes = from.save();
+  from.freeze();  // for good: both machines have the same memory
+  auto bytes = from.save_frozen();
 
   ASSERT_TRUE(to.restore(bytes));
   EXPECT_EQ(to.save_frozen(), bytes);
