@@ -76,13 +76,13 @@ Result<void> fill_memory(MachineProcess& process, const SnapshotRef& from,
   options.working_set = snapshot::load_working_set(storage, from->id(), memory.ram_pages());
   if (options.working_set.empty()) {
     options.record_ms = kRecordMs;
-    options.on_recorded = [&storage, id = from->id()](std::vector<uint64_t> pages) {
+    options.on_recorded = [&storage, id = from->id()](const std::vector<uint64_t>& pages) {
       if (auto saved = snapshot::save_working_set(storage, id, pages); !saved) {
         base::log_debug("the working set is not kept: {}", saved.error().text());
       }
     };
   }
-  options.on_damage = [&machine = *process.machine](base::Error error) {
+  options.on_damage = [&machine = *process.machine](const base::Error& error) {
     machine.stop(
         {vmm::StopReason::Kind::kError, 0, "the snapshot cannot be restored: " + error.text()});
   };
