@@ -20,7 +20,7 @@ base::Result<std::unique_ptr<Branch>> Branch::create(Store& store,
                                                      std::string_view vm_name) {
   if (vm_name.size() > kMaxNameBytes) return base::fail("the machine's name is too long");
   Storage& storage = store.storage();
-  TRY_ASSIGN(const Id id, Id::random());
+  TRY_ASSIGN(const Id id, store.new_id());
   std::unique_ptr<Branch> branch(new Branch(store, id, vm_name));
   if (parent) {
     TRY_ASSIGN(branch->hold_, parent->hold());
@@ -58,7 +58,7 @@ std::shared_ptr<const Snapshot> Branch::parent() const {
 }
 
 base::Result<Id> Branch::new_file_id() const {
-  TRY_ASSIGN(Id file, Id::random());
+  TRY_ASSIGN(Id file, store_.new_id());
   file.high = id_.high;
   return file;
 }
@@ -113,7 +113,7 @@ base::Result<std::unique_ptr<Commit>> Branch::begin(Kind kind) {
   // Once for each machine, and not when it starts. What is left over does no harm but take space,
   // so a recovery that cannot be done is no reason to take no snapshot.
   if (!recovered_) recovered_ = try_recover_store(store_).value_or(true);
-  TRY_ASSIGN(const Id id, Id::random());
+  TRY_ASSIGN(const Id id, store_.new_id());
   {
     std::lock_guard lock(mutex_);
     committing_ = true;

@@ -52,12 +52,14 @@ inline constexpr uint32_t kLocationBase = 0xFF'FFFE;
 inline constexpr size_t kMaxRuns = 12;               // of a page space
 inline constexpr uint32_t kMaxSlots = 1u << 20;      // of a run
 inline constexpr uint64_t kMaxPages = 0xFFFF'FFFFu;  // of a page space: 16 TiB
+inline constexpr uint64_t kMaxDiskBytes = kMaxPages * kPageBytes;
 inline constexpr uint32_t kMaxDisks = 64;
 inline constexpr uint32_t kMaxMemoryRegions = 64;
 inline constexpr uint32_t kMaxNameBytes = 255;   // of a machine or a disk
 inline constexpr uint32_t kMaxBaseBytes = 4096;  // identity of a disk's base
 inline constexpr uint32_t kMaxConfigBytes = 1u << 20;
 inline constexpr uint32_t kMaxManifestBody = 4u << 20;
+inline constexpr uint64_t kMaxAllSectionBytes = 256u << 20;
 inline constexpr uint32_t kMaxHeadLayers = 4096;
 
 // What the file FORMAT says.

@@ -85,6 +85,7 @@ void decode_machine(base::Decoder& in, Manifest& manifest) {
     disk.size = in.u64();
     disk.read_only = in.boolean();
     disk.base = in.string(kMaxBaseBytes);
+    if (disk.size > kMaxDiskBytes) in.refuse();
     manifest.disks.push_back(std::move(disk));
   });
   manifest.config = in.string(kMaxConfigBytes);
@@ -214,6 +215,7 @@ base::Result<Manifest> decode_manifest(const Format& format, std::span<const std
     section_bytes += section.bytes;
     manifest.sections.push_back(std::move(section));
   });
+  if (section_bytes > kMaxAllSectionBytes) in.refuse();
   in.u64();  // the hash
   TRY(in.finish("manifest"));
   if (file_bytes != body_bytes + section_bytes) {

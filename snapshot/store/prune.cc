@@ -6,6 +6,7 @@
 #include <string>
 
 #include "snapshot/store/store.h"
+#include "snapshot/working_set.h"
 
 namespace snapshot {
 
@@ -140,6 +141,7 @@ base::Result<PruneReport> prune_store(Store& store, const PruneOptions& options)
     }
     if (auto snapshot = store.load(info.id)) left.add(**snapshot);
     TRY(storage.remove(snapshot_name(info.id)));
+    (void)remove_working_set(storage, info.id);  // advice, to nobody now
     report.removed.push_back(info.id);
   }
   if (options.dry_run) return report;

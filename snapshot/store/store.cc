@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -23,12 +22,11 @@ constexpr const char* kNewFormatName = "tmp/FORMAT";
 constexpr std::array kDirectories = {"heads", "layers", "packs", "runs", "snap", "tmp"};
 constexpr size_t kListedIds = 20;
 
-base::Result<Format> new_format() {
+base::Result<Format> new_format(const IdSource& ids) {
   Format format;
-  TRY_ASSIGN(format.uuid, Id::random());
-  if (getrandom(&format.seed, sizeof format.seed, 0) != sizeof format.seed) {
-    return base::fail_errno("random number for a store");
-  }
+  TRY_ASSIGN(format.uuid, ids());
+  TRY_ASSIGN(const Id random, ids());
+  format.seed = random.low;
   return format;
 }
 
@@ -107,14 +105,14 @@ SnapshotInfo info_of(const Snapshot& snapshot, uint64_t manifest_bytes) {
 
 }  // namespace
 
-base::Result<std::unique_ptr<Store>> Store::create(std::unique_ptr<Storage> storage) {
+base::Result<std::unique_ptr<Store>> Store::create(std::unique_ptr<Storage> storage, IdSource ids) {
   TRY(refuse_foreign(*storage));
   TRY_ASSIGN(auto lock, prepare(*storage));
   TRY_ASSIGN(const bool there, storage->exists(kFormatName));
   if (there) return base::fail(storage->path() + " is a snapshot store already");
-  TRY_ASSIGN(const Format format, new_format());
+  TRY_ASSIGN(const Format format, new_format(ids));
   TRY(write_format(*storage, format));
-  return std::unique_ptr<Store>(new Store(std::move(storage), format));
+  return std::unique_ptr<Store>(new Store(std::move(storage), format, std::move(ids)));
 }
 
 base::Result<std::unique_ptr<Store>> Store::open(std::unique_ptr<Storage> storage) {
@@ -135,7 +133,7 @@ base::Result<std::unique_ptr<Store>> Store::open_or_create(std::unique_ptr<Stora
   // Somebody else may have been first.
   TRY_ASSIGN(const bool there, storage->exists(kFormatName));
   if (there) return open(std::move(storage));
-  TRY_ASSIGN(const Format format, new_format());
+  TRY_ASSIGN(const Format format, new_format(Id::random));
   TRY(write_format(*storage, format));
   return std::unique_ptr<Store>(new Store(std::move(storage), format));
 }

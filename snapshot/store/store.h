@@ -4,6 +4,7 @@
 // made through it (snapshots, branches) must be gone before it.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -41,11 +42,15 @@ struct HeadInfo {
   Head head;
 };
 
+// Where a store's ids and its seed come from. Two calls never give the same; any thread.
+using IdSource = std::function<base::Result<Id>()>;
+
 class Store {
  public:
   // In an empty directory. An interrupted creation leaves what create() and open_or_create()
   // complete.
-  static base::Result<std::unique_ptr<Store>> create(std::unique_ptr<Storage> storage);
+  static base::Result<std::unique_ptr<Store>> create(std::unique_ptr<Storage> storage,
+                                                     IdSource ids = Id::random);
   // Reads FORMAT and nothing else: as fast for a thousand snapshots as for one. recover() is a call
   // of its own, which a branch's first begin() makes.
   static base::Result<std::unique_ptr<Store>> open(std::unique_ptr<Storage> storage);
@@ -55,6 +60,7 @@ class Store {
   static base::Result<std::unique_ptr<Store>> open_or_create(const std::string& path);
 
   Storage& storage() const { return *storage_; }
+  base::Result<Id> new_id() const { return ids_(); }
   const Format& format() const { return format_; }
   PageHash hash(std::span<const std::byte> page) const { return format_.hash(page); }
 
@@ -87,11 +93,12 @@ class Store {
   base::Result<std::unique_ptr<File>> try_lock(File::Lock mode) const;
 
  private:
-  Store(std::unique_ptr<Storage> storage, const Format& format)
-      : storage_(std::move(storage)), format_(format) {}
+  Store(std::unique_ptr<Storage> storage, const Format& format, IdSource ids = Id::random)
+      : storage_(std::move(storage)), format_(format), ids_(std::move(ids)) {}
 
   std::unique_ptr<Storage> storage_;
   const Format format_;
+  const IdSource ids_;
 };
 
 }  // namespace snapshot

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <random>
 
+#include "snapshot/working_set.h"
 #include "tests/support/model_storage.h"
 #include "tests/support/store_machine.h"
 #include "tests/support/temporary_directory.h"
@@ -191,12 +192,15 @@ TEST_F(StoreTest, TheSnapshotAMachineContinuesIsNotPruned) {
   StoreMachine machine(*store_, 10);
   machine.write(1, 1);
   const Id id = machine.commit(Kind::kFull).value();
+  ASSERT_TRUE(save_working_set(store_->storage(), id, {1, 2}));
   EXPECT_EQ(store_->prune({.keep = 0, .remove = {}, .keep_ids = {}}).value().in_use,
             std::vector{id});
   machine.end();
   EXPECT_EQ(store_->prune({.keep = {}, .remove = {id}, .keep_ids = {}}).value().removed,
             std::vector{id});
-  for (const char* folder : {"snap", "runs", "packs", "heads", "tmp"}) EXPECT_EQ(files(folder), 0u);
+  for (const char* folder : {"snap", "runs", "packs", "heads", "tmp", "ws"}) {
+    EXPECT_EQ(files(folder), 0u) << folder;
+  }
 }
 
 TEST_F(StoreTest, BranchesOfOneSnapshotDoNotMeet) {
