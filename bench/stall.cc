@@ -3,10 +3,11 @@
 // the jitter payload, which writes a working set and watches its TSC (guest-images/payloads).
 //
 //   stall PAYLOADS STORE [--memory MIB] [--size MIB] [--rate PAGES_PER_S] [--count N] [--cpus N]
-//         [--max-pause US] [--every MS] [--keep N] [--json]
+//         [--max-pause US] [--every MS] [--keep N] [--fulls N] [--json]
 //
 // STORE is made, used and left; all but the newest `--keep` snapshots are pruned on the way (0:
-// none is). --rate 0: as fast as the guest can.
+// none is). --rate 0: as fast as the guest can. --fulls: so many full snapshots go before the
+// others.
 #include <fmt/format.h>
 #include <sys/mman.h>
 
@@ -31,8 +32,8 @@ using Clock = std::chrono::steady_clock;
 struct Options {
   std::string payloads, store;
   std::map<std::string, uint64_t> numbers{
-      {"--memory", 2048}, {"--size", 1024},     {"--rate", 10000}, {"--count", 100},
-      {"--cpus", 1},      {"--max-pause", 300}, {"--every", 20},   {"--keep", 3}};
+      {"--memory", 2048},   {"--size", 1024}, {"--rate", 10000}, {"--count", 100}, {"--cpus", 1},
+      {"--max-pause", 300}, {"--every", 20},  {"--keep", 3},     {"--fulls", 1}};
   bool json = false;
 };
 
@@ -115,7 +116,8 @@ struct Series {
   std::map<std::string, std::vector<uint64_t>> steps;  // of the pause
   std::vector<uint64_t> bytes;                         // committed
   uint64_t pages = 0, unchanged = 0, rewritten = 0, rounds = 0, slices = 0, held_ns = 0;
-  uint64_t first_ns = 0, first_bytes = 0;  // of the full one
+  std::vector<uint64_t> full_total, full_bytes, full_pause;  // of full ones, before all others
+  snapshot::LiveGuest::PauseTimes first_pause;
   uint64_t staging_bytes = 0, writes_per_s = 0, quiet_writes_per_s = 0;
 
   void add(const snapshot::Capture::Outcome& outcome) {
@@ -153,19 +155,23 @@ void print_table(const Series& series) {
   }
   row("longest clear outside of it", series.clear);
   row("whole snapshot", series.total);
+  const auto& first = series.first_pause;
   auto mean = [n = series.with.size()](uint64_t sum) {
     return static_cast<double>(sum) / static_cast<double>(n);
   };
   fmt::print(
       "a snapshot: {:.0f} pages ({:.0f} copies had not changed, {:.0f} were written twice), {:.0f} "
       "bytes, {:.1f} rounds, held {:.1f} times for {:.0f} us in all\n"
-      "the first (full): {:.2f} s, {:.0f} MB/s; pool {} MiB; the guest wrote {} pages/s with "
-      "snapshots, {} without\n",
+      "a full one: {:.2f} s; the first pause: stop {} + barrier {} + log {} + stage {} + state {} "
+      "+ "
+      "run {} us\n"
+      "pool {} MiB; the guest wrote {} pages/s with snapshots, {} without\n",
       mean(series.pages), mean(series.unchanged), mean(series.rewritten),
       static_cast<double>(at(series.bytes, 0.5)), mean(series.rounds), mean(series.slices),
-      mean(series.held_ns) / 1e3, static_cast<double>(series.first_ns) / 1e9,
-      static_cast<double>(series.first_bytes) * 1e3 / static_cast<double>(series.first_ns),
-      series.staging_bytes >> 20, series.writes_per_s, series.quiet_writes_per_s);
+      mean(series.held_ns) / 1e3, static_cast<double>(at(series.full_total, 0.5)) / 1e9,
+      first.stop / 1000, first.barrier / 1000, first.log / 1000, first.stage / 1000,
+      first.state / 1000, first.run / 1000, series.staging_bytes >> 20, series.writes_per_s,
+      series.quiet_writes_per_s);
 }
 
 void print_json(const Options& options, const Series& series) {
@@ -182,8 +188,9 @@ void print_json(const Options& options, const Series& series) {
                          {"rewritten", series.rewritten},
                          {"rounds", series.rounds},
                          {"held_ns", series.held_ns},
-                         {"first_ns", series.first_ns},
-                         {"first_bytes", series.first_bytes},
+                         {"full_total_ns", series.full_total},
+                         {"full_bytes", series.full_bytes},
+                         {"full_pause_ns", series.full_pause},
                          {"writes_per_s", series.writes_per_s},
                          {"quiet_writes_per_s", series.quiet_writes_per_s}};
   fmt::print("{}\n", json.dump());
@@ -213,21 +220,27 @@ int main(int argc, char** argv) {
   if (!service) fail(service.error().text());
   (*guest)->machine().run();
   Jitter jitter(**guest);
-  auto take = [&] {
-    auto number = (*service)->request({});
+  auto take = [&](bool full) {
+    snapshot::SnapshotService::Request request;
+    request.full = full;
+    auto number = (*service)->request(request);
     if (!number) fail(number.error().text());
     auto outcome = (*service)->wait(*number);
     if (!outcome) fail(outcome.error().text());
     return *outcome;
   };
   Series series;
-  auto first = take();
-  series.first_ns = first.total_ns;
-  series.first_bytes = first.bytes;
+  for (uint64_t i = 0; i < numbers["--fulls"]; ++i) {
+    auto outcome = take(true);
+    if (i == 0) series.first_pause = outcome.pause;
+    series.full_total.push_back(outcome.total_ns);
+    series.full_bytes.push_back(outcome.bytes);
+    series.full_pause.push_back(outcome.pause.total());
+  }
   for (uint64_t i = 0; i < numbers["--count"]; ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(numbers["--every"]));
     jitter.clear();
-    auto outcome = take();
+    auto outcome = take(false);
     auto [gap, writes] = jitter.report();
     jitter.clear();
     std::this_thread::sleep_for(std::chrono::nanoseconds(outcome.total_ns));

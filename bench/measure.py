@@ -1,0 +1,404 @@
+"""bench/run.sh: what it measures, row by row. Figures of a run belong together; the machine they
+were measured on is printed with them."""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import plot
+from qemu import Qemu, now_ns, wait_for
+
+PAGE = 4096
+MIB = 1 << 20
+
+
+def percentile(values, part):
+    ordered = sorted(values)
+    return ordered[int(part * (len(ordered) - 1))]
+
+
+def spread(values, scale=1.0):
+    return f"{min(values) * scale:.4g} to {max(values) * scale:.4g}, n={len(values)}"
+
+
+class Table:
+    def __init__(self):
+        self.rows = []
+
+    def add(self, name, value, unit, target=None, peer=None, peer_value=None, spread=None):
+        """`target`: ("<=" or ">=", number), or none."""
+        met = None
+        if target and value is not None:
+            met = value <= target[1] if target[0] == "<=" else value >= target[1]
+        row = {"name": name, "value": value, "unit": unit,
+               "target": f"{target[0]} {target[1]:g}" if target else None, "met": met,
+               "peer": peer, "peer_value": peer_value, "spread": spread}
+        self.rows.append(row)
+        print(self.text(row), flush=True)
+
+    def missing(self, name, why):
+        self.add(name, None, why)
+
+    @staticmethod
+    def text(row):
+        if row["value"] is None:
+            return f"{row['name']:<46} not measured: {row['unit']}"
+        verdict = {True: "met", False: "MISSED", None: ""}[row["met"]]
+        line = f"{row['name']:<46} {row['value']:>10.4g} {row['unit']:<6}"
+        line += f" {row['target'] or '':>8} {verdict:<6}"
+        if row["peer"]:
+            line += f"  {row['peer']}: {row['peer_value']:.4g}"
+        if row["spread"]:
+            line += f"  ({row['spread']})"
+        return line
+
+
+class Bench:
+    def __init__(self, options, work):
+        self.quick, self.work = options.quick, work
+        self.build = os.path.abspath(options.build)
+        self.minivmm = os.path.abspath(options.minivmm or f"{options.build}/minivmm")
+        self.payload = f"{self.build}/payloads/jitter.elf"
+        self.table, self.data = Table(), {}
+        self.memory = 512 if self.quick else 2048
+        self.names = 0
+        self.failed = False
+
+    def stall(self, store, **numbers):
+        shutil.rmtree(store, ignore_errors=True)
+        command = [f"{self.build}/bench/stall", f"{self.build}/payloads", store, "--json"]
+        for key, value in numbers.items():
+            command += [f"--{key.replace('_', '-')}", str(value)]
+        return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+
+    def chain(self, store, snapshots, size_mib):
+        """A store that `minivmm restore` takes."""
+        self.names += 1
+        name = f"bench{os.getpid()}-{self.names}"
+        guest = subprocess.Popen(
+            [self.minivmm, "run", "--kernel", self.payload, "--memory", f"{self.memory}M",
+             "--cmdline", f"size={size_mib}M rate=10000 poll=2", "--name", name,
+             "--store", store], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        try:
+            while b"jitter: filled" not in guest.stdout.readline():
+                if guest.poll() is not None:
+                    raise RuntimeError("minivmm run ended")
+            for _ in range(snapshots):
+                subprocess.run([self.minivmm, "snapshot", name], check=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        finally:
+            guest.kill()
+            guest.wait()
+
+    def fio(self, direction, size_mib, path=None):
+        """MB/s of 1 MiB requests past the page cache; writes are durable at the end. A file that
+        is given is read, and never written."""
+        name = path or f"{self.work}/fio"
+        command = ["fio", "--name=j", f"--filename={name}", f"--rw={direction}", "--bs=1M",
+                   "--iodepth=16", "--ioengine=io_uring", "--direct=1", f"--size={size_mib}M",
+                   "--end_fsync=1", "--output-format=json", "--readonly" if path else "--overwrite=0"]
+        out = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+        job = json.loads(out)["jobs"][0][direction]
+        return job["io_bytes"] / (job["runtime"] * 1e-3) / 1e6
+
+    # --- what the guest feels ---
+
+    def stalls(self):
+        store = f"{self.work}/stall"
+        paced = self.stall(store, memory=self.memory, size=self.memory // 2, rate=10000,
+                           count=60 if self.quick else 1000)
+        hot = self.stall(store, memory=self.memory, size=self.memory // 2, rate=0,
+                         count=8 if self.quick else 50)
+        shutil.rmtree(store, ignore_errors=True)
+        self.data["paced"], self.data["hot"] = paced, hot
+        peers = self.qemu_gaps()
+        for name, run in (("10,000 pages/s", paced), ("full speed", hot)):
+            for part, target in ((0.5, 200), (0.99, 300)):
+                label = f"stall, {name}, p{part * 100:.0f}"
+                self.table.add(label, percentile(run["with_ns"], part) / 1e3, "us", ("<=", target),
+                               "same windows without a snapshot",
+                               percentile(run["without_ns"], part) / 1e3,
+                               spread(run["with_ns"], 1e-3))
+            self.table.add(f"  pause by the host's clock, {name}, p50",
+                           percentile(run["pause_ns"], 0.5) / 1e3, "us",
+                           spread=spread(run["pause_ns"], 1e-3))
+            for step, values in run["steps_ns"].items():
+                self.table.add(f"    {step}", percentile(values, 0.5) / 1e3, "us",
+                               spread=spread(values, 1e-3))
+            self.table.add(f"  guest's writes, {name}, to those without",
+                           run["writes_per_s"] / max(1, run["quiet_writes_per_s"]), "")
+        ours = percentile(paced["with_ns"], 0.5) / 1e3
+        for kind in ("background-snapshot", "stop and save"):
+            gaps, took = peers[kind]
+            self.table.add(f"stall, 10,000 pages/s, to QEMU {kind}",
+                           ours / statistics.median(gaps), "",
+                           peer=f"QEMU {kind}, gap in us", peer_value=statistics.median(gaps),
+                           spread=f"took {statistics.median(took):.4g} ms, n={len(gaps)}")
+        self.table.add("incremental snapshot until durable, p50",
+                       percentile(paced["total_ns"], 0.5) / 1e6, "ms",
+                       peer="QEMU background-snapshot", peer_value=statistics.median(
+                           peers["background-snapshot"][1]),
+                       spread=spread(paced["total_ns"], 1e-6))
+        changed = paced["pages"] * PAGE / len(paced["bytes"])
+        fixed = 64 * 1024 + 16 * 1024 * 1
+        self.table.add("bytes of an incremental, less 80 KiB, to changed",
+                       (statistics.mean(paced["bytes"]) - fixed) / changed, "", ("<=", 1.02),
+                       spread=spread(paced["bytes"]) + " bytes; "
+                       f"{paced['rewritten'] / len(paced['bytes']):.0f} pages written again")
+
+    def qemu_gaps(self):
+        """Longest gap of the guest (us) and duration (ms) of each way to save it."""
+        result = {"background-snapshot": ([], []), "stop and save": ([], [])}
+        append = f"size={self.memory // 2}M rate=10000 poll=2"
+        with Qemu(self.work, self.payload, append, self.memory) as guest:
+            guest.wait_output("jitter: filled")
+            for kind, (gaps, took) in result.items():
+                for _ in range(2 if self.quick else 5):
+                    guest.clear()
+                    took.append(guest.save(f"{self.work}/qemu.save",
+                                           kind == "background-snapshot") / 1e6)
+                    gaps.append(guest.longest_gap_ns() / 1e3)
+        self.data["qemu_gaps"] = {kind: gaps for kind, (gaps, _) in result.items()}
+        return result
+
+    # --- the disk ---
+
+    def full_snapshots(self):
+        size = self.memory // 2
+        runs = 3 if self.quick else 7
+        ours, theirs = [], []
+        for _ in range(runs):
+            run = self.stall(f"{self.work}/full", memory=self.memory, size=size, rate=1, count=0,
+                             fulls=1)
+            ours.append(run["full_bytes"][0] / run["full_total_ns"][0] * 1e3)
+            theirs.append(self.fio("write", size))
+            os.unlink(f"{self.work}/fio")
+        shutil.rmtree(f"{self.work}/full")
+        self.table.add("full snapshot, bytes per second, to fio",
+                       statistics.median(a / b for a, b in zip(ours, theirs)), "", (">=", 0.9),
+                       "fio write, MB/s", statistics.median(theirs),
+                       spread(ours) + " MB/s")
+
+    def verify_and_eager(self):
+        store = f"{self.work}/read"
+        self.chain(store, 1, self.memory // 2)
+        snapshot = self.ids(store)[-1]
+        packs = [f"{store}/packs/{name}" for name in os.listdir(f"{store}/packs")]
+        size = sum(os.stat(path).st_size for path in packs)
+        pack = max(packs, key=os.path.getsize)
+        verify, eager, theirs = [], [], []
+        for _ in range(3 if self.quick else 7):
+            self.forget(store)
+            theirs.append(self.fio("read", os.path.getsize(pack) // MIB, pack))
+            start = now_ns()
+            subprocess.run([self.minivmm, "verify", store], check=True, stdout=subprocess.DEVNULL,
+                           stderr=subprocess.DEVNULL)
+            verify.append(size / (now_ns() - start) * 1e3)
+            self.forget(store)
+            total = self.restore(store, snapshot, "--eager")[0]
+            eager.append(size / total * 1e3)
+        for name, ours in (("verify", verify), ("restore, eager, until the guest runs", eager)):
+            self.table.add(f"{name}, bytes per second, to fio",
+                           statistics.median(a / b for a, b in zip(ours, theirs)), "",
+                           (">=", 0.9), "fio read, MB/s", statistics.median(theirs),
+                           spread(ours) + " MB/s")
+
+    # --- restore ---
+
+    def ids(self, store):
+        out = subprocess.run([self.minivmm, "list", store, "--json"], stdout=subprocess.PIPE,
+                             check=True).stdout
+        listed = json.loads(out)
+        return [entry["id"] for entry in (listed if isinstance(listed, list)
+                                          else listed["snapshots"])]
+
+    @staticmethod
+    def forget(store):
+        """Nothing of the store stays in the page cache."""
+        for directory, _, names in os.walk(store):
+            for name in names:
+                fd = os.open(f"{directory}/{name}", os.O_RDONLY)
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+                os.close(fd)
+
+    def times_env(self):
+        path = f"{self.work}/times"
+        if os.path.exists(path):
+            os.unlink(path)
+        return path, {"LD_PRELOAD": f"{self.build}/bench/libkvm_times.so", "KVM_TIMES": path}
+
+    @staticmethod
+    def entered(path, start):
+        """Nanoseconds until the guest ran, those in KVM's calls, the process's CPU time by then, and
+        that in KVM's calls."""
+        line = wait_for(lambda: os.path.exists(path) and open(path).read().endswith("\n") and
+                        open(path).read(), "the first KVM_RUN").split()
+        return int(line[0]) - start, int(line[1]), int(line[2]), int(line[3])
+
+    def restore(self, store, snapshot, how):
+        self.names += 1
+        path, env = self.times_env()
+        quiet = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1)]
+        start = now_ns()
+        pid = os.posix_spawn(self.minivmm, [self.minivmm, "restore", f"{store}@{snapshot}", how,
+                                            "--name", f"bench{os.getpid()}-{self.names}"],
+                             {**os.environ, **env}, file_actions=quiet)
+        try:
+            return self.entered(path, start)
+        finally:
+            os.kill(pid, 9)
+            os.waitpid(pid, 0)
+
+    def restores(self):
+        lengths = (1, 100) if self.quick else (1, 10, 100, 1000)
+        runs = 7 if self.quick else 31
+        stores = {}
+        for length in lengths:
+            stores[length] = f"{self.work}/chain{length}"
+            self.chain(stores[length], length, 64)
+        times = {(length, cache): [] for length in lengths for cache in ("warm", "cold")}
+        newest = {length: self.ids(stores[length])[-1] for length in lengths}
+        for _ in range(runs):
+            for length, cache in times:
+                if cache == "cold":
+                    self.forget(stores[length])
+                times[length, cache].append(
+                    self.restore(stores[length], newest[length], "--lazy"))
+        program = []
+        for _ in range(runs):
+            start = now_ns()
+            pid = os.posix_spawn("/bin/true", ["true"], {})
+            os.waitpid(pid, 0)
+            program.append((now_ns() - start) / 1e6)
+        theirs = self.qemu_restores(runs)
+        for (length, cache), measured in times.items():
+            own = [(total - kvm) / 1e6 for total, kvm, _, _ in measured]
+            cpu = [(cpu - kvm) / 1e6 for _, _, cpu, kvm in measured]
+            total = [total / 1e6 for total, *_ in measured]
+            kvm = statistics.median(kvm for _, kvm, _, _ in measured) / 1e6
+            name = f"restore, lazy, chain of {length}, {cache}"
+            self.table.add(f"{name}: own part", statistics.median(own), "ms", ("<=", 1),
+                           "exec of /bin/true", statistics.median(program), spread(own))
+            self.table.add("  of that CPU time, exec not counted", statistics.median(cpu), "ms",
+                           spread=spread(cpu))
+            self.table.add("  until the guest runs", statistics.median(total), "ms", None,
+                           "QEMU -incoming", statistics.median(theirs),
+                           f"in KVM {kvm:.4g} ms; " + spread(total))
+        for cache in ("warm", "cold"):
+            medians = [statistics.median(total for total, *_ in times[length, cache])
+                       for length in lengths]
+            self.table.add(f"restore, chain of {lengths[-1]} to 1, {cache}",
+                           medians[-1] / medians[0], "", ("<=", 1.2))
+        self.data["restore"] = {cache: [
+            [length, statistics.median(t for t, *_ in times[length, cache]) / 1e6]
+            for length in lengths] for cache in ("warm", "cold")}
+
+    def qemu_restores(self, runs):
+        """Milliseconds from exec to the first entry of the guest, its file in the page cache."""
+        append, save = "size=64M rate=10000 poll=2", f"{self.work}/qemu.save"
+        with Qemu(self.work, self.payload, append, self.memory) as guest:
+            guest.wait_output("jitter: filled")
+            guest.save(save, False)
+        times = []
+        for _ in range(runs):
+            path, env = self.times_env()
+            with Qemu(self.work, self.payload, append, self.memory, save, env) as guest:
+                times.append(self.entered(path, guest.started_ns)[0] / 1e6)
+        return times
+
+    # --- the program ---
+
+    def program(self):
+        times = []
+        for _ in range(51):
+            start = now_ns()
+            subprocess.run([self.minivmm, "--version"], stdout=subprocess.DEVNULL, check=True)
+            times.append((now_ns() - start) / 1e6)
+        self.table.add("minivmm --version, fork and exec included", statistics.median(times), "ms",
+                       ("<=", 2), spread=spread(times))
+        process = subprocess.Popen(
+            [self.minivmm, "run", "--kernel", f"{self.build}/payloads/dirty.elf", "--memory", "128M",
+             "--cmdline", "size=32M rate=10000", "--console", "none",
+             "--name", f"bench{os.getpid()}"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        time.sleep(3)
+        size = resident = 0
+        for line in open(f"/proc/{process.pid}/smaps"):
+            key, _, value = line.partition(":")
+            if key == "Size":
+                size = int(value.split()[0])
+            elif key == "Rss" and size != 128 * 1024:  # that one is guest RAM
+                resident += int(value.split()[0])
+        process.kill()
+        process.wait()
+        self.table.add("memory besides guest RAM, 1 vCPU, 128 MiB", resident / 1024, "MiB",
+                       ("<=", 5))
+
+    PARTS = ("program", "stalls", "full_snapshots", "verify_and_eager", "restores")
+
+    def run(self, parts):
+        for part in parts:
+            try:
+                getattr(self, part)()
+            except (subprocess.CalledProcessError, RuntimeError, OSError) as error:
+                self.table.missing(part, str(error))
+                self.failed = True
+        self.table.missing("dirty tracking, first write after a clear", "no probe on bare KVM yet")
+        self.table.missing("working set touched after a lazy restore", "no measurement yet")
+        self.table.missing("clones", "not built")
+        self.table.missing("cold boot to init", "bench/boot.sh, in the lab")
+
+
+def host():
+    info = open("/proc/cpuinfo").read()
+
+    def field(name):
+        line = next((line for line in info.splitlines() if line.startswith(name)), ":?")
+        return line.split(":", 1)[1].strip()
+
+    backend = [name for name in ("kvm_pvm", "kvm_amd", "kvm_intel")
+               if os.path.isdir(f"/sys/module/{name}")]
+    virtual = [flag for flag in ("svm", "vmx") if flag in field("flags").split()]
+    return (f"{field('model name')}, {os.cpu_count()} CPUs, Linux {platform.release()}, KVM backend "
+            f"{'/'.join(backend) or 'built in'} ({'/'.join(virtual) or 'neither svm nor vmx'}), "
+            f"load {os.getloadavg()[0]:.1f}")
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="bench/run.sh")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--json")
+    parser.add_argument("--svg")
+    parser.add_argument("--only", nargs="+", choices=Bench.PARTS, default=Bench.PARTS)
+    parser.add_argument("--build", default="build/release")
+    parser.add_argument("--minivmm")
+    parser.add_argument("--work", default="/var/tmp")
+    options = parser.parse_args()
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        sys.exit("run.sh: /dev/kvm cannot be used: minivmm doctor says more")
+    work = tempfile.mkdtemp(prefix="minivmm-bench-", dir=options.work)
+    try:
+        print(f"before: {host()}", flush=True)
+        bench = Bench(options, work)
+        bench.run(options.only)
+        print(f"after: {host()}")
+        missed = [row["name"].strip() for row in bench.table.rows if row["met"] is False]
+        print(f"{len(missed)} targets missed" + "".join(f"\n  {name}" for name in missed))
+        if options.json:
+            with open(options.json, "w") as file:
+                json.dump(bench.table.rows, file, indent=1)
+        if options.svg:
+            plot.write_all(bench.data, options.svg)
+        return 1 if bench.failed else 0
+    finally:
+        shutil.rmtree(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

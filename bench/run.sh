@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Measures the snapshot engine beside its peers (fio, QEMU with the same payload guest, all in the
+# same run) and prints a table: value, spread, target, peer. Needs /dev/kvm; runs natively.
+#
+#   bench/run.sh [--quick] [--json FILE] [--svg DIR] [--only PART…] [--build DIR]
+#                [--minivmm FILE] [--work DIR]
+#
+#   --quick   smaller guests and fewer runs: minutes instead of an hour
+#   --json    the same as a list of {name, value, unit, target, met, peer, peer_value, spread}
+#   --svg     plots of the run (bench/plot.py)
+#   --only    of: program stalls full_snapshots verify_and_eager restores
+#   --build   default build/release
+#   --minivmm the program, default that of the build
+#   --work    where stores go, on the file system to measure; default /var/tmp
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+for tool in python3 fio qemu-system-x86_64; do
+    command -v "$tool" >/dev/null || { echo "run.sh: $tool is missing: tools/setup.sh" >&2 && exit 2; }
+done
+exec python3 "$here/measure.py" "$@"
