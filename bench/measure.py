@@ -67,7 +67,7 @@ class Bench:
         self.minivmm = os.path.abspath(options.minivmm or f"{options.build}/minivmm")
         self.payload = f"{self.build}/payloads/jitter.elf"
         self.table, self.data = Table(), {}
-        self.memory = 512 if self.quick else 2048
+        self.memory = options.memory or (512 if self.quick else 2048)
         self.names = 0
         self.failed = False
 
@@ -258,7 +258,7 @@ class Bench:
 
     def restores(self):
         lengths = (1, 100) if self.quick else (1, 10, 100, 1000)
-        runs = 7 if self.quick else 31
+        runs = 5 if self.quick else 31
         stores = {}
         for length in lengths:
             stores[length] = f"{self.work}/chain{length}"
@@ -305,7 +305,7 @@ class Bench:
         append, save = "size=64M rate=10000 poll=2", f"{self.work}/qemu.save"
         with Qemu(self.work, self.payload, append, self.memory) as guest:
             guest.wait_output("jitter: filled")
-            guest.save(save, False)
+            guest.save(save, True)  # of a running guest: one that was stopped stays so
         times = []
         for _ in range(runs):
             path, env = self.times_env()
@@ -351,7 +351,7 @@ class Bench:
                 self.failed = True
         self.table.missing("dirty tracking, first write after a clear", "no probe on bare KVM yet")
         self.table.missing("working set touched after a lazy restore", "no measurement yet")
-        self.table.missing("clones", "not built")
+        self.table.missing("clones", "no measurement yet")
         self.table.missing("cold boot to init", "bench/boot.sh, in the lab")
 
 
@@ -375,6 +375,7 @@ def main():
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json")
     parser.add_argument("--svg")
+    parser.add_argument("--memory", type=int)
     parser.add_argument("--only", nargs="+", choices=Bench.PARTS, default=Bench.PARTS)
     parser.add_argument("--build", default="build/release")
     parser.add_argument("--minivmm")

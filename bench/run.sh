@@ -3,11 +3,12 @@
 # same run) and prints a table: value, spread, target, peer. Needs /dev/kvm; runs natively.
 #
 #   bench/run.sh [--quick] [--json FILE] [--svg DIR] [--only PART…] [--build DIR]
-#                [--minivmm FILE] [--work DIR]
+#                [--memory MIB] [--minivmm FILE] [--work DIR]
 #
 #   --quick   smaller guests and fewer runs: minutes instead of an hour
 #   --json    the same as a list of {name, value, unit, target, met, peer, peer_value, spread}
 #   --svg     plots of the run (bench/plot.py)
+#   --memory  of the guest, MiB, half of it its working set; default 2048, quick 512
 #   --only    of: program stalls full_snapshots verify_and_eager restores
 #   --build   default build/release
 #   --minivmm the program, default that of the build
