@@ -1,5 +1,7 @@
 #include "snapshot/store/index.h"
 
+#include <fmt/format.h>
+
 #include <cassert>
 #include <map>
 
@@ -95,6 +97,7 @@ base::Result<RunInfo> merge_runs(const Format& format, const SpaceIndex& index, 
   };
   std::vector<Found> window;
   std::vector<std::span<const SlotInfo>> sources;
+  bool any = false;
   for (size_t i = 0; i < count; ++i) {
     TRY_ASSIGN(auto source, runs[i]->slots());
     sources.push_back(source);
@@ -120,7 +123,13 @@ base::Result<RunInfo> merge_runs(const Format& format, const SpaceIndex& index, 
         found.entry.slot = place->second;
       }
       TRY(writer.add(found.entry));
+      any = true;
     }
+  }
+  // A store from elsewhere: its indexes have nothing but pages beyond the space.
+  if (!any && !flat) {
+    return base::fail(fmt::format("{} is damaged: no page of it is in the snapshot",
+                                  run_name(runs.front()->info().id)));
   }
   return writer.finish(slots);
 }
