@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <functional>
 #include <thread>
 
 namespace snapshot {
@@ -46,6 +47,7 @@ struct Capture::Run {
   Slot pack = kSlotZero;
   std::unique_ptr<Staging> staging;
   PageBits pending;  // to be copied: read from the log, or left by an earlier snapshot
+  PageBits absent;   // of a full one: not in memory when it began
   bool throttled = false;
   bool left_held = false;
   LiveGuest::PauseTimes times;
@@ -53,7 +55,6 @@ struct Capture::Run {
   LiveGuest& guest() { return capture.guest_; }
 
   Result<void> begin();
-  Result<void> find_resident_pages();
   Result<void> copy_absent_pages();
   Result<void> rounds();
   Result<void> copy_round();
@@ -74,7 +75,7 @@ Capture::Capture(LiveGuest& guest, Store& store, Branch& branch)
     : guest_(guest), store_(store), branch_(branch), epoch_(make_page_bits(guest.ram_pages())) {}
 
 Result<Capture::Outcome> Capture::take(const Options& options, Progress& progress) {
-  Run run{*this, options, progress, {}, {}, {}, {}, {}, {}, false, false, {}};
+  Run run{*this, options, progress, {}, {}, {}, {}, {}, {}, {}, false, false, {}};
   uint64_t start = now_ns();
   TRY(run.begin());
   TRY(run.rounds());
@@ -95,7 +96,14 @@ Result<void> Capture::Run::begin() {
 
   uint64_t ram_pages = guest().ram_pages();
   pending = capture.epoch_;
-  if (outcome.full) TRY(guest().fetch_resident(pending));
+  if (outcome.full) {
+    // Looked at once: what comes in meanwhile is in one of the two sets.
+    PageBits resident = make_page_bits(ram_pages);
+    TRY(guest().fetch_resident(resident));
+    absent.resize(resident.size());
+    std::ranges::transform(resident, absent.begin(), std::bit_not());
+    add_bits(pending, resident);
+  }
   TRY(guest().fetch_dirty(pending));
   add_bits(capture.epoch_, pending);
 
@@ -125,11 +133,9 @@ Result<void> Capture::Run::begin() {
 // log, and its newer copy replaces this one.
 Result<void> Capture::Run::copy_absent_pages() {
   if (!outcome.full || !parent) return {};
-  PageBits resident = make_page_bits(guest().ram_pages());
-  TRY(guest().fetch_resident(resident));
   alignas(64) std::array<std::byte, kPageBytes> buffer;
   for (uint64_t page = 0; page < guest().ram_pages(); ++page) {
-    if (resident[page / 64] >> (page % 64) & 1) continue;
+    if ((absent[page / 64] >> (page % 64) & 1) == 0) continue;
     TRY_ASSIGN(PageEntry entry, parent->find(kRamSpace, page));
     if (entry.slot == kSlotZero) continue;
     TRY(check_cancel());

@@ -1,5 +1,6 @@
 #include "tests/support/fake_live_guest.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 
@@ -12,7 +13,8 @@ FakeLiveGuest::FakeLiveGuest(uint64_t pages)
     : pages_(pages),
       memory_(pages * kPageBytes),
       dirty_(snapshot::make_page_bits(pages)),
-      host_(snapshot::make_page_bits(pages)) {}
+      host_(snapshot::make_page_bits(pages)),
+      absent_(snapshot::make_page_bits(pages)) {}
 
 FakeLiveGuest::~FakeLiveGuest() { stop_writer(); }
 
@@ -62,6 +64,16 @@ void FakeLiveGuest::device_write(uint64_t page, uint64_t value) {
   host_[page / 64] |= 1ull << (page % 64);
 }
 
+void FakeLiveGuest::take_memory_away() {
+  std::ranges::fill(memory_, std::byte{0xEE});
+  std::ranges::fill(absent_, ~0ull);
+}
+
+void FakeLiveGuest::arrive(uint64_t page, std::span<const std::byte, kPageBytes> content) {
+  std::ranges::copy(content, memory_.data() + page * kPageBytes);
+  absent_[page / 64] &= ~(1ull << (page % 64));
+}
+
 Result<void> FakeLiveGuest::fetch_dirty(std::span<uint64_t> bits) {
   std::lock_guard log(log_);
   snapshot::add_bits(bits, dirty_);
@@ -78,7 +90,10 @@ Result<void> FakeLiveGuest::clear_dirty(uint64_t first_page, std::span<const uin
 }
 
 Result<void> FakeLiveGuest::fetch_resident(std::span<uint64_t> bits) const {
-  for (uint64_t page = 0; page < pages_; ++page) bits[page / 64] |= 1ull << (page % 64);
+  for (uint64_t page = 0; page < pages_; ++page) {
+    if ((absent_[page / 64] >> (page % 64) & 1) == 0) bits[page / 64] |= 1ull << (page % 64);
+  }
+  if (after_fetch_resident) after_fetch_resident();
   return {};
 }
 

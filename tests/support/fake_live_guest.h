@@ -3,8 +3,10 @@
 #pragma once
 
 #include <condition_variable>
+#include <functional>
 #include <mutex>
 #include <random>
+#include <span>
 #include <thread>
 #include <vector>
 
@@ -30,6 +32,12 @@ class FakeLiveGuest : public snapshot::LiveGuest {
   // A write by a device: the mark comes after the data.
   void device_write(uint64_t page, uint64_t value);
   std::vector<std::byte> memory() const { return memory_; }
+  // As a machine that is restored lazily: nothing is in memory, which holds rubbish, until it
+  // arrives.
+  void take_memory_away();
+  void arrive(uint64_t page, std::span<const std::byte, snapshot::kPageBytes> content);
+  // Called after the next look at what is resident.
+  std::function<void()> after_fetch_resident;
 
   uint64_t ram_pages() const override { return pages_; }
   const std::byte* page(uint64_t ram_page) const override {
@@ -63,6 +71,7 @@ class FakeLiveGuest : public snapshot::LiveGuest {
   std::mutex guest_;  // held while the guest runs a write, and by whoever holds the guest
   std::mutex log_;
   snapshot::PageBits dirty_, host_;
+  snapshot::PageBits absent_;
   uint64_t writes_ = 0;
   uint64_t writes_at_pause_ = 0;
   std::thread writer_;

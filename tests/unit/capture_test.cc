@@ -5,6 +5,7 @@
 #include <cstring>
 #include <thread>
 
+#include "tests/support/delayed_storage.h"
 #include "tests/support/fake_live_guest.h"
 #include "tests/support/temporary_directory.h"
 
@@ -19,8 +20,21 @@ class CaptureTest : public testing::Test {
 
   void SetUp() override {
     store_ = *Store::open_or_create(directory_.file("store"));
-    branch_ = *store_->create_branch(std::nullopt, "vm");
+    begin(std::nullopt);
+  }
+  void begin(std::optional<Id> parent) {
+    capture_.reset();
+    branch_ = *store_->create_branch(parent, "vm");
     capture_.emplace(guest_, *store_, *branch_);
+  }
+  // As after a restore of `id`: nothing of its memory is there yet.
+  void restore_lazily(const Id& id) {
+    before_ = memory_of(id);
+    guest_.take_memory_away();
+    begin(id);
+  }
+  void arrive(uint64_t page) {
+    guest_.arrive(page, std::span(before_).subspan(page * kPageBytes).first<kPageBytes>());
   }
   Capture::Outcome take(Capture::Options options = {}) {
     auto outcome = capture_->take(options, progress_);
@@ -44,6 +58,7 @@ class CaptureTest : public testing::Test {
   }
 
   test::TemporaryDirectory directory_;
+  std::vector<std::byte> before_;
   FakeLiveGuest guest_{kPages};
   std::unique_ptr<Store> store_;
   std::unique_ptr<Branch> branch_;
@@ -80,6 +95,23 @@ TEST_F(CaptureTest, WhatItHoldsIsTheMemoryAtThePause) {
   for (int i = 0; i < 8; ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
     auto outcome = take({.max_pause_ns = 50'000'000});
+    taken.emplace_back(outcome.id, guest_.at_pause);
+  }
+  guest_.stop_writer();
+  for (auto& [id, memory] : taken) expect_equal(id, memory);
+}
+
+// Writes that reach the disk while the guest has written the pages again.
+TEST_F(CaptureTest, AlsoWhereTheDiskIsLate) {
+  capture_.reset();
+  branch_.reset();
+  store_ = *Store::open(test::delay_writes(*open_storage(directory_.file("store")), {.seed = 7}));
+  begin(std::nullopt);
+  guest_.start_writer(kPages, 0, 4);
+  std::vector<std::pair<Id, std::vector<std::byte>>> taken;
+  for (int i = 0; i < 5; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    auto outcome = take({.max_pause_ns = 1'000'000, .staging_bytes = 1});
     taken.emplace_back(outcome.id, guest_.at_pause);
   }
   guest_.stop_writer();
@@ -169,6 +201,42 @@ TEST_F(CaptureTest, AFullOneStandsForItself) {
   EXPECT_TRUE(outcome.full);
   EXPECT_EQ(outcome.pages.data, kPages);
   expect_equal(outcome.id, guest_.memory());
+}
+
+// What did not arrive is in the next snapshot all the same, and memory is not asked for it.
+TEST_F(CaptureTest, ASnapshotDuringALazyRestore) {
+  for (uint64_t page = 0; page < kPages; page += 2) guest_.write(page, 1, page + 1);
+  auto first = take();
+  restore_lazily(first.id);
+  auto expected = before_;
+  for (uint64_t page : {0, 7, 1000}) {
+    arrive(page);
+    guest_.write(page, 2, 99);
+    std::memcpy(expected.data() + page * kPageBytes, guest_.page(page), kPageBytes);
+  }
+  arrive(50);
+  auto second = take();
+  EXPECT_FALSE(second.full);
+  EXPECT_EQ(second.pages.data, 3u);
+  expect_equal(second.id, expected);
+}
+
+TEST_F(CaptureTest, AFullOneDuringALazyRestore) {
+  for (uint64_t page = 0; page < kPages; page += 2) guest_.write(page, 1, page + 1);
+  auto first = take();
+  restore_lazily(first.id);
+  auto expected = before_;
+  arrive(1000);
+  guest_.write(1000, 2, 99);
+  std::memcpy(expected.data() + 1000 * kPageBytes, guest_.page(1000), kPageBytes);
+  // The pager goes on while the snapshot begins.
+  guest_.after_fetch_resident = [this] {
+    for (uint64_t page = 200; page < 300; ++page) arrive(page);
+  };
+  auto second = take({.full = true});
+  EXPECT_TRUE(second.full);
+  EXPECT_EQ(second.pages.data, kPages / 2);
+  expect_equal(second.id, expected);
 }
 
 }  // namespace
