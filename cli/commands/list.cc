@@ -24,12 +24,15 @@ struct Listing {
 };
 
 bool is_good(const Listing& listing) {
-  auto good = [](const auto& row) { return row.damage.empty(); };
-  return std::ranges::all_of(listing.snapshots, good) && std::ranges::all_of(listing.heads, good);
+  auto good = [](const SnapshotInfo& row) { return row.damage.empty(); };
+  // A machine killed while it was being made left nothing that anybody misses.
+  auto sound = [](const HeadInfo& head) { return head.damage.empty() || !head.complete; };
+  return std::ranges::all_of(listing.snapshots, good) && std::ranges::all_of(listing.heads, sound);
 }
 
 json head_json(const HeadInfo& head) {
   json row = {{"branch", head.branch.text()}, {"running", head.alive}};
+  if (!head.complete) return row;
   if (!head.damage.empty()) {
     row["damage"] = head.damage;
     return row;
@@ -86,6 +89,11 @@ void print_heads(const Listing& listing) {
   for (const HeadInfo& head : listing.heads) branches.push_back(head.branch);
   for (const HeadInfo& head : listing.heads) {
     std::string branch = short_id(head.branch, branches);
+    if (!head.complete) {
+      fmt::print("branch {}: its machine {}\n", branch,
+                 head.alive ? "is being made" : "ended before it began");
+      continue;
+    }
     if (!head.damage.empty()) {
       fmt::print("branch {}: DAMAGED: {}\n", branch, plain_text(head.damage, 300));
       continue;

@@ -1,5 +1,6 @@
 #include "snapshot/store/locks.h"
 
+#include <cerrno>
 #include <chrono>
 #include <thread>
 
@@ -23,12 +24,13 @@ base::Result<void> wait_for_lock(File& file, File::Lock mode) {
 }
 
 base::Result<bool> branch_is_alive(Storage& storage, const Id& branch) {
-  const std::string name = branch_lock_name(branch);
-  TRY_ASSIGN(const bool there, storage.exists(name));
-  if (!there) return false;
+  // A machine that ends takes it away.
+  auto file =
+      storage.open(branch_lock_name(branch), Storage::Access::kRead, Storage::Caching::kCached);
+  if (!file && file.error().os_error() == ENOENT) return false;
+  if (!file) return std::unexpected(file.error());
   // A shared lock: two that look at once do not take each other for the machine.
-  TRY_ASSIGN(auto file, storage.open(name, Storage::Access::kRead, Storage::Caching::kCached));
-  TRY_ASSIGN(const bool free, file->try_lock(File::Lock::kShared));
+  TRY_ASSIGN(const bool free, (*file)->try_lock(File::Lock::kShared));
   return !free;
 }
 

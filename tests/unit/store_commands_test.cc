@@ -88,6 +88,18 @@ TEST_F(StoreCommands, ListSaysWhatIsDamaged) {
             1);
 }
 
+// Killed between the directory of its branch and what is in it.
+TEST_F(StoreCommands, AMachineThatEndedBeforeItBeganIsNoDamage) {
+  const std::string branch(32, 'a');
+  std::filesystem::create_directory(store.path() + "/heads/" + branch);
+  EXPECT_EQ(run({"list", store.path()}), kSuccess) << err;
+  EXPECT_THAT(out, HasSubstr("ended before it began"));
+  EXPECT_THAT(out, Not(HasSubstr("DAMAGED")));
+  json listed = run_json({"list", store.path()});
+  ASSERT_EQ(listed["branches"].size(), 2u);
+  for (const json& row : listed["branches"]) EXPECT_FALSE(row.contains("damage"));
+}
+
 TEST_F(StoreCommands, InspectExplainsASnapshot) {
   EXPECT_EQ(run({"inspect", at(1)}), kSuccess) << err;
   EXPECT_THAT(out, HasSubstr("Snapshot " + ids[1].text() + " of job1"));
