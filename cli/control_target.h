@@ -45,7 +45,7 @@ class ControlTarget {
   // Begins a snapshot and returns its number; snapshot_status() tells how it goes on and ends.
   virtual base::Result<uint64_t> begin_snapshot(
       const snapshot::SnapshotService::Request& request) = 0;
-  virtual snapshot::SnapshotService::Status snapshot_status() const = 0;
+  virtual snapshot::SnapshotService::Status snapshot_status() = 0;
   virtual void cancel_snapshot() = 0;
 };
 

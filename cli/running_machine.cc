@@ -25,6 +25,13 @@ base::Result<void> RunningMachine::resume() {
   return {};
 }
 
+base::Result<uint64_t> RunningMachine::begin_snapshot(
+    const snapshot::SnapshotService::Request& asked) {
+  snapshot::SnapshotService::Request request = asked;
+  request.result_wanted = true;
+  return snapshots_.request(request);
+}
+
 void RunningMachine::stop() { machine_.stop({vmm::StopReason::Kind::kRequested, 0, ""}); }
 
 nlohmann::json RunningMachine::stats() const {

@@ -12,6 +12,9 @@ using base::fail;
 using base::Result;
 using Clock = std::chrono::steady_clock;
 
+// For whoever asked for a snapshot that ends the machine to ask how it went.
+constexpr std::chrono::seconds kResultPatience{5};
+
 Result<std::unique_ptr<SnapshotService>> SnapshotService::start(Config config,
                                                                 std::unique_ptr<MachineGuest> guest,
                                                                 std::shared_ptr<Store> store,
@@ -53,7 +56,7 @@ SnapshotService::~SnapshotService() {
 
 Result<uint64_t> SnapshotService::request(const Request& request) {
   std::lock_guard lock(mutex_);
-  if (ending_) return fail("the machine is ending");
+  if (ending_ || stopped_) return fail("the machine is ending");
   if (running_ || next_) return fail("a snapshot is being taken; wait for it, or cancel it");
   if (!request.store_path.empty() && !store_path_.empty() && request.store_path != store_path_) {
     return fail(
@@ -67,17 +70,22 @@ Result<uint64_t> SnapshotService::request(const Request& request) {
   running_ = true;
   started_ = Clock::now();
   last_.reset();
+  told_ = false;
   changed_.notify_all();
   return ++number_;
 }
 
-SnapshotService::Status SnapshotService::status() const {
+SnapshotService::Status SnapshotService::status() {
   std::lock_guard lock(mutex_);
   Status status;
   status.number = number_;
   status.running = running_;
   status.store_path = store_path_;
   status.last = last_;
+  if (last_) {
+    told_ = true;
+    changed_.notify_all();
+  }
   if (running_) {
     status.round = progress_->round;
     status.pages_left = progress_->pages_left;
@@ -141,19 +149,27 @@ void SnapshotService::thread_main() {
     progress_->committing = false;
     Result<Capture::Outcome> outcome = take(request);
     if (outcome) prune();
-    if (outcome && request.stop) {
-      config_.on_stopped();
-      guest_->release();
-    }
     if (scheduled && config_.on_scheduled) config_.on_scheduled(outcome);
     lock.lock();
+    stopped_ = outcome && request.stop;
     last_ = std::move(outcome);
     running_ = false;
     changed_.notify_all();
+    if (stopped_) return end_machine(request, lock);
     // Not stacked: one that took longer than the interval is followed by the next full interval.
     due = std::max(due + config_.every, Clock::now());
     if (!scheduled) due = Clock::now() + config_.every;
   }
+}
+
+void SnapshotService::end_machine(const Request& request, std::unique_lock<std::mutex>& lock) {
+  // With the machine goes the process, and with that whoever could answer.
+  if (request.result_wanted) {
+    changed_.wait_for(lock, kResultPatience, [this] { return ending_ || told_; });
+  }
+  lock.unlock();
+  config_.on_stopped();
+  guest_->release();
 }
 
 Result<Capture::Outcome> SnapshotService::take(const Request& request) {

@@ -42,6 +42,8 @@ class SnapshotService {
     std::optional<uint64_t> max_pause_ns;
     std::optional<Capture::OnHot> on_hot;
     bool stop = false;  // the guest does not run again after the pause
+    // With `stop`: the machine ends once status() has told how it went, or nobody asked for long.
+    bool result_wanted = false;
   };
   struct Status {
     uint64_t number = 0;  // of the request that runs, or ran last; from 1
@@ -67,7 +69,7 @@ class SnapshotService {
   // Begins a snapshot and returns its number. Fails where one is being taken, or where the machine
   // writes to another store.
   base::Result<uint64_t> request(const Request& request);
-  Status status() const;
+  Status status();
   // The one that is being taken ends with an error; none: nothing happens.
   void cancel();
   // Waits until the snapshot of that number has ended.
@@ -80,6 +82,8 @@ class SnapshotService {
   base::Result<Capture::Outcome> take(const Request& request);
   base::Result<void> open_store(const std::string& path);
   void prune();
+  // After a snapshot with Request::stop; nothing is taken any more.
+  void end_machine(const Request& request, std::unique_lock<std::mutex>& lock);
 
   Config config_;
   std::unique_ptr<MachineGuest> guest_;
@@ -94,6 +98,8 @@ class SnapshotService {
   uint64_t number_ = 0;
   bool running_ = false;
   bool ending_ = false;
+  bool stopped_ = false;  // the machine, by a snapshot
+  bool told_ = false;     // status() has told the last result
   std::string store_path_;
   std::optional<std::string> disk_full_;
   std::chrono::steady_clock::time_point started_;

@@ -56,6 +56,15 @@ void show_progress(const json& progress) {
              seconds, progress.value("committing", false) ? ", committing" : "");
 }
 
+// As ask_or_fail(), of a machine that may end meanwhile.
+Result<std::string> ask_running(const RunningVm& vm, const ControlRequest& request) {
+  auto answer = ask_or_fail(vm.socket, request);
+  if (answer || vm_runs(runtime_dir_path(), vm.name)) return answer;
+  return fail(vm.name +
+              " ended before it said how the snapshot went; `minivmm list STORE` shows "
+              "whether it is there");
+}
+
 // Until snapshot `number` has ended; Ctrl-C cancels it.
 Result<json> wait_for_end(const RunningVm& vm, uint64_t number, const base::Fd& signals) {
   bool terminal = ::isatty(STDERR_FILENO) == 1;
@@ -65,9 +74,9 @@ Result<json> wait_for_end(const RunningVm& vm, uint64_t number, const base::Fd& 
     if (waiting.revents & POLLIN) {
       signalfd_siginfo info;
       (void)!::read(signals.get(), &info, sizeof info);
-      TRY(ask_or_fail(vm.socket, {"DELETE", "/snapshots", ""}));
+      TRY(ask_running(vm, {"DELETE", "/snapshots", ""}));
     }
-    TRY_ASSIGN(std::string body, ask_or_fail(vm.socket, {"GET", "/snapshots", ""}));
+    TRY_ASSIGN(std::string body, ask_running(vm, {"GET", "/snapshots", ""}));
     json status = json::parse(body, nullptr, false);
     if (!status.is_object()) return fail(vm.name + " does not answer with JSON");
     if (status.value("number", uint64_t{0}) != number) {
@@ -96,16 +105,11 @@ Result<int> take(const std::string& name, const Options& options) {
              ask_or_fail(vm.socket, {"PUT", "/snapshots", snapshot_request_json(request).dump()}));
   json begun = json::parse(body, nullptr, false);
   if (!begun.is_object()) return fail(name + " does not answer with JSON");
-  auto result = wait_for_end(vm, begun.value("number", uint64_t{0}), signals);
-  if (!result && request.stop && !vm_runs(runtime_dir_path(), name)) {
-    // It ended before it could be asked for the result, which is what was wanted.
-    return kSuccess;
-  }
-  if (!result) return std::unexpected(result.error());
+  TRY_ASSIGN(json result, wait_for_end(vm, begun.value("number", uint64_t{0}), signals));
   if (options.as_json) {
-    fmt::print("{}\n", result->dump(2));
+    fmt::print("{}\n", result.dump(2));
   } else {
-    fmt::print("{}", describe_outcome(*result));
+    fmt::print("{}", describe_outcome(result));
   }
   return kSuccess;
 }

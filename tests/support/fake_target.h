@@ -45,7 +45,7 @@ class FakeTarget : public cli::ControlTarget {
     request_ = request;
     return ++snapshots_.number;
   }
-  snapshot::SnapshotService::Status snapshot_status() const override { return snapshots_; }
+  snapshot::SnapshotService::Status snapshot_status() override { return snapshots_; }
   void cancel_snapshot() override { asked_ += "cancel;"; }
 
   cli::RunOptions options_;
