@@ -33,12 +33,13 @@ namespace snapshot {
 class Pager {
  public:
   struct Options {
-    std::vector<uint64_t> working_set;  // RAM pages, in the order of their first touch
+    std::vector<uint64_t> working_set = {};  // RAM pages, in the order of their first touch
     // Called once, on a thread of the pager's: the machine cannot go on.
-    std::function<void(base::Error)> on_damage;
+    std::function<void(base::Error)> on_damage = {};
     // How long only faults are served, so that they tell the working set; where none is known.
     uint64_t record_ms = 0;
-    std::function<void(std::vector<uint64_t> pages)> on_recorded;  // then, in order of first touch
+    // Then: what it was, in the order of first touch.
+    std::function<void(std::vector<uint64_t> pages)> on_recorded = {};
   };
   struct Counters {
     std::atomic<uint64_t> faults = 0;      // pages somebody waited for

@@ -1,0 +1,145 @@
+#include "snapshot/pager.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <future>
+#include <numeric>
+#include <random>
+
+#include "tests/support/small_store.h"
+
+namespace snapshot {
+namespace {
+
+using snapshot_test::SmallStore;
+
+// Nothing comes unasked for as long as the pager records.
+constexpr uint64_t kNeverAhead = 3'600'000;
+
+class PagerTest : public testing::Test {
+ protected:
+  static constexpr uint64_t kPages = SmallStore::kRamPages;
+
+  void SetUp() override {
+    if (auto userfault = Userfault::create(); !userfault) {
+      GTEST_SKIP() << userfault.error().text();
+    }
+    SmallStore::Writes all;
+    for (uint64_t page = 0; page < kPages; page += 3) all[page] = 1;
+    store_.take(Kind::kFull, all);
+    SmallStore::Writes changed;
+    for (uint64_t page = 0; page < kPages; page += 7) changed[page] = page % 2 == 0 ? 2 : 0;
+    id_ = store_.take(Kind::kIncremental, changed);
+    memory_ = *vmm::GuestMemory::create(kPages * kPageBytes);
+  }
+  void TearDown() override { pager_.reset(); }
+
+  void start(Pager::Options options = {}) {
+    if (!options.on_damage) {
+      // Whoever waits for a page would wait for ever.
+      options.on_damage = [](base::Error error) {
+        fmt::print(stderr, "{}\n", error.text());
+        std::abort();
+      };
+    }
+    auto pager = Pager::start(*memory_, store_.load(id_), std::move(options));
+    ASSERT_TRUE(pager) << pager.error().text();
+    pager_ = std::move(*pager);
+  }
+  std::string_view page(uint64_t number) const {
+    return {reinterpret_cast<const char*>(memory_->host(number)), kPageBytes};
+  }
+  void expect_page(uint64_t number) const {
+    ASSERT_TRUE(page(number) == store_.ram(id_, number)) << "page " << number;
+  }
+  static std::vector<uint64_t> shuffled_pages() {
+    std::vector<uint64_t> pages(kPages);
+    std::iota(pages.begin(), pages.end(), 0);
+    std::ranges::shuffle(pages, std::mt19937_64(1));
+    return pages;
+  }
+
+  SmallStore store_;
+  Id id_;
+  std::unique_ptr<vmm::GuestMemory> memory_;
+  std::unique_ptr<Pager> pager_;
+};
+
+TEST_F(PagerTest, WhoTouchesAPageFindsWhatTheSnapshotHolds) {
+  start();
+  for (uint64_t number : shuffled_pages()) expect_page(number);
+  EXPECT_TRUE(pager_->wait_complete());
+}
+
+TEST_F(PagerTest, PagesThatNobodyTouchesComeByThemselves) {
+  start();
+  ASSERT_TRUE(pager_->wait_complete());
+  EXPECT_EQ(pager_->counters().faults, 0u);
+  pager_.reset();
+  for (uint64_t number = 0; number < kPages; ++number) expect_page(number);
+}
+
+TEST_F(PagerTest, AllOfThemByFaultsAlone) {
+  start({.record_ms = kNeverAhead});
+  auto order = shuffled_pages();
+  for (uint64_t number : order) expect_page(number);
+  EXPECT_EQ(pager_->counters().background, 0u);
+  EXPECT_EQ(pager_->touched(), order);
+}
+
+TEST_F(PagerTest, TheWorkingSetComesFirst) {
+  std::vector<uint64_t> set = {3000, 6, 4494, 9, kPages + 5};
+  start({.working_set = set, .record_ms = kNeverAhead});
+  while (pager_->counters().background < 4) std::this_thread::yield();
+  set.pop_back();  // no such page
+  for (uint64_t number : set) expect_page(number);
+}
+
+TEST_F(PagerTest, WhatWasTouchedIsRecordedInOrder) {
+  std::promise<std::vector<uint64_t>> recorded;
+  start({.record_ms = 2000,
+         .on_recorded = [&](std::vector<uint64_t> pages) { recorded.set_value(pages); }});
+  // Those of the first faults at least; what comes later may come by itself.
+  expect_page(4000);
+  auto pages = recorded.get_future().get();
+  ASSERT_FALSE(pages.empty());
+  EXPECT_EQ(pages.front(), 4000u);
+  EXPECT_TRUE(pager_->wait_complete());
+}
+
+// The old content must not come back, whether the page had been there or not.
+TEST_F(PagerTest, APageGivenBackStaysZero) {
+  start({.working_set = {6}, .record_ms = 300});
+  while (pager_->counters().background < 1) std::this_thread::yield();
+  for (uint64_t number : {6, 3000}) {
+    ASSERT_NE(store_.ram(id_, number), std::string(kPageBytes, '\0'));
+    ASSERT_TRUE(memory_->discard(memory_->gpa_of(number), kPageBytes));
+  }
+  EXPECT_EQ(page(6), std::string(kPageBytes, '\0'));
+  ASSERT_TRUE(pager_->wait_complete());
+  pager_.reset();
+  EXPECT_EQ(page(6), std::string(kPageBytes, '\0'));
+  EXPECT_EQ(page(3000), std::string(kPageBytes, '\0'));
+  expect_page(9);
+}
+
+TEST_F(PagerTest, DamageIsToldAndNeverSeen) {
+  for (const auto& entry : std::filesystem::directory_iterator(store_.path() + "/packs")) {
+    std::fstream file(entry.path(), std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(static_cast<std::streamoff>(std::filesystem::file_size(entry.path()) / 2));
+    file.put('#');
+  }
+  std::promise<std::string> told;
+  start({.on_damage = [&](base::Error error) { told.set_value(error.text()); }});
+  EXPECT_FALSE(pager_->wait_complete());
+  std::string text = told.get_future().get();
+  EXPECT_NE(text.find("packs/"), std::string::npos) << text;
+}
+
+}  // namespace
+}  // namespace snapshot
