@@ -8,6 +8,8 @@
 #include <thread>
 #include <utility>
 
+#include "vmm/cpu_features.h"
+
 namespace payload_test {
 
 using base::Result;
@@ -23,12 +25,7 @@ Result<std::unique_ptr<Guest>> Guest::create(const Options& options) {
   std::unique_ptr<Guest> guest(new Guest());
   TRY_ASSIGN(guest->machine_,
              vmm::Machine::create({.memory_bytes = options.memory_bytes, .cpus = options.cpus}));
-  devices::PlatformConfig config;
-  config.rng = options.rng;
-  TRY_ASSIGN(guest->platform_, devices::Platform::create(*guest->machine_, std::move(config)));
-  guest->console_ = base::Fd(::memfd_create("console", MFD_CLOEXEC));
-  TRY_ASSIGN(guest->serial_output_,
-             devices::SerialOutput::start(guest->platform_->serial(), guest->console_.get()));
+  TRY(guest->add_devices(options));
   vmm::boot::KernelSpec kernel;
   kernel.kernel_path = options.payload_directory + "/" + options.payload + ".elf";
   kernel.command_line = options.command_line;
@@ -36,6 +33,33 @@ Result<std::unique_ptr<Guest>> Guest::create(const Options& options) {
              vmm::boot::load_kernel(guest->machine_->memory(), kernel, vmm::Gpa{0}));
   TRY(guest->machine_->boot(entry));
   return guest;
+}
+
+Result<std::unique_ptr<Guest>> Guest::restore(const Options& options, base::SectionReader sections,
+                                              const Fill& fill) {
+  std::unique_ptr<Guest> guest(new Guest());
+  TRY_ASSIGN(auto cpuid, vmm::take_cpuid(sections));
+  TRY_ASSIGN(guest->machine_, vmm::Machine::create({.memory_bytes = options.memory_bytes,
+                                                    .cpus = options.cpus,
+                                                    .cpuid = std::move(cpuid)}));
+  TRY_ASSIGN(guest->pager_, fill(guest->machine_->memory()));
+  TRY(guest->add_devices(options));
+  TRY(guest->machine_->restore_state(sections, vmm::ClockPolicy::kContinue));
+  guest->platform_->freeze();
+  auto restored = guest->platform_->restore(sections);
+  guest->platform_->thaw();
+  TRY(restored);
+  TRY(sections.finish());
+  return guest;
+}
+
+Result<void> Guest::add_devices(const Options& options) {
+  devices::PlatformConfig config;
+  config.rng = options.rng;
+  TRY_ASSIGN(platform_, devices::Platform::create(*machine_, std::move(config)));
+  console_ = base::Fd(::memfd_create("console", MFD_CLOEXEC));
+  TRY_ASSIGN(serial_output_, devices::SerialOutput::start(platform_->serial(), console_.get()));
+  return {};
 }
 
 Guest::~Guest() {

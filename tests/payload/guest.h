@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -11,6 +12,7 @@
 #include "devices/platform.h"
 #include "devices/serial_output.h"
 #include "vmm/base/fd.h"
+#include "vmm/base/sections.h"
 #include "vmm/machine.h"
 
 namespace payload_test {
@@ -30,6 +32,12 @@ class Guest {
   };
   // Loaded and booted, but not running yet: machine().run() does that.
   static base::Result<std::unique_ptr<Guest>> create(const Options& options);
+  // Of a snapshot: `fill` gives it its memory, or returns what brings it, which ends between
+  // devices and memory. Not running yet either.
+  using Fill = std::function<base::Result<std::shared_ptr<void>>(vmm::GuestMemory&)>;
+  static base::Result<std::unique_ptr<Guest>> restore(const Options& options,
+                                                      base::SectionReader sections,
+                                                      const Fill& fill);
   // The order of destruction is the one devices/platform.h asks for.
   ~Guest();
 
@@ -48,8 +56,10 @@ class Guest {
 
  private:
   Guest() = default;
+  base::Result<void> add_devices(const Options& options);
 
   std::unique_ptr<vmm::Machine> machine_;
+  std::shared_ptr<void> pager_;
   std::unique_ptr<devices::Platform> platform_;
   base::Fd console_;
   std::unique_ptr<devices::SerialOutput> serial_output_;

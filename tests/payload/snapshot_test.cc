@@ -1,91 +1,15 @@
 // Snapshots of payload guests on the real KVM: what is stored is the memory at the instant of the
-// pause, byte for byte, and a guest restored from it goes on.
-#include <gtest/gtest.h>
+// pause, byte for byte, and so is what comes out of the store again.
+#include <chrono>
+#include <thread>
 
-#include <cstring>
-#include <random>
+#include "tests/payload/snapshot_guest.h"
 
-#include "snapshot/capture.h"
-#include "snapshot/eager.h"
-#include "snapshot/machine_guest.h"
-#include "snapshot/pager.h"
-#include "snapshot/store/store.h"
-#include "tests/payload/guest.h"
-#include "tests/support/temporary_directory.h"
-
+namespace payload_test {
 namespace {
 
-using payload_test::Guest;
 using snapshot::Capture;
 using snapshot::kPageBytes;
-using snapshot::kRamSpace;
-
-class SnapshotPayloadTest : public testing::Test {
- protected:
-  void SetUp() override {
-    if (auto why = payload_test::cannot_run()) GTEST_SKIP() << *why;
-    store_ = *snapshot::Store::open_or_create(directory_.file("store"));
-  }
-
-  void boot(const std::string& command_line, uint64_t memory_bytes = 64 << 20) {
-    auto guest = Guest::create(
-        {.payload = "dirty", .command_line = command_line, .memory_bytes = memory_bytes});
-    ASSERT_TRUE(guest) << guest.error().text();
-    attach(std::move(*guest), std::nullopt);
-    guest_->machine().run();
-  }
-  void attach(std::unique_ptr<Guest> guest, std::optional<snapshot::Id> parent) {
-    guest_ = std::move(guest);
-    branch_ = *store_->create_branch(parent, "vm");
-    live_ = *snapshot::MachineGuest::create(guest_->machine(), guest_->platform(), {}, {});
-    capture_.emplace(*live_, *store_, *branch_);
-  }
-  void end_guest() {
-    capture_.reset();
-    live_.reset();
-    branch_.reset();
-    guest_.reset();
-  }
-
-  // Takes a snapshot and keeps what memory was at its instant.
-  Capture::Outcome take(Capture::Options options = {}) {
-    options.in_pause = [this] { at_pause_ = memory_of(guest_->machine().memory()); };
-    auto outcome = capture_->take(options, progress_);
-    if (!outcome) throw std::runtime_error(outcome.error().text());
-    return *outcome;
-  }
-  static std::vector<std::byte> memory_of(vmm::GuestMemory& memory) {
-    std::vector<std::byte> bytes;
-    for (const auto& region : memory.regions()) {
-      bytes.insert(bytes.end(), region.host, region.host + region.size);
-    }
-    return bytes;
-  }
-  // By the store's reader, and by what an eager restore fills memory with.
-  void expect_stored(const snapshot::Id& id, const std::vector<std::byte>& memory) {
-    auto snapshot = *store_->load(id);
-    std::array<std::byte, kPageBytes> page;
-    for (uint64_t i = 0; i < memory.size() / kPageBytes; ++i) {
-      auto read = snapshot->read_page(kRamSpace, i, page);
-      ASSERT_TRUE(read) << read.error().text();
-      ASSERT_EQ(std::memcmp(page.data(), memory.data() + i * kPageBytes, kPageBytes), 0)
-          << "page " << i;
-    }
-    auto fresh = *vmm::GuestMemory::create(memory.size());
-    auto filled = snapshot::fill_memory(*fresh, *store_, *snapshot);
-    ASSERT_TRUE(filled) << filled.error().text();
-    ASSERT_TRUE(memory_of(*fresh) == memory);
-  }
-
-  test::TemporaryDirectory directory_;
-  std::unique_ptr<snapshot::Store> store_;
-  std::unique_ptr<Guest> guest_;
-  std::unique_ptr<snapshot::Branch> branch_;
-  std::unique_ptr<snapshot::MachineGuest> live_;
-  std::optional<Capture> capture_;
-  Capture::Progress progress_;
-  std::vector<std::byte> at_pause_;
-};
 
 TEST_F(SnapshotPayloadTest, StoredIsTheMemoryAtThePause) {
   boot("size=32M rate=20000 zero=20 order=random");
@@ -97,6 +21,23 @@ TEST_F(SnapshotPayloadTest, StoredIsTheMemoryAtThePause) {
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
   for (auto& [id, memory] : taken) expect_stored(id, memory);
+}
+
+// Writes reach the store's disk when the guest has run on and written the pages again.
+TEST_F(SnapshotPayloadTest, AlsoWhereTheDiskIsLate) {
+  for (uint64_t seed : {1, 2}) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    delay_writes(seed);
+    boot("size=16M rate=50000 order=random zero=20 verify=1", 32 << 20);
+    std::vector<std::pair<snapshot::Id, std::vector<std::byte>>> taken;
+    for (int i = 0; i < 6; ++i) {
+      auto outcome = take({.full = i == 3, .staging_bytes = 4 << 20});
+      taken.emplace_back(outcome.id, at_pause_);
+    }
+    for (auto& [id, memory] : taken) expect_stored(id, memory);
+    EXPECT_EQ(guest_->output().find("FAIL"), std::string::npos) << guest_->output();
+    end_guest();
+  }
 }
 
 TEST_F(SnapshotPayloadTest, AlsoOfAGuestThatWritesAsFastAsItCan) {
@@ -117,13 +58,8 @@ TEST_F(SnapshotPayloadTest, AlsoAbove4GiB) {
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
   auto second = take();
   EXPECT_GT(second.pages.data, 0u);
-  auto snapshot = *store_->load(second.id);
   uint64_t above = (uint64_t{3} << 30) / kPageBytes;
-  std::array<std::byte, kPageBytes> page;
-  for (uint64_t i = above; i < above + (48 << 20) / kPageBytes; ++i) {
-    ASSERT_TRUE(snapshot->read_page(kRamSpace, i, page));
-    ASSERT_EQ(std::memcmp(page.data(), at_pause_.data() + i * kPageBytes, kPageBytes), 0) << i;
-  }
+  expect_stored(second.id, at_pause_, {.first = above, .count = (48 << 20) / kPageBytes});
 }
 
 // What a failed snapshot had cleared from the log is in the next one.
@@ -139,4 +75,44 @@ TEST_F(SnapshotPayloadTest, AFailedOneLosesNothing) {
   expect_stored(outcome.id, at_pause_);
 }
 
+// The vCPU waits for interrupts; random bytes come into its memory, and pages go to the balloon.
+TEST_F(SnapshotPayloadTest, WhatDevicesWroteAndPagesGivenBack) {
+  boot({.payload = "virtio", .command_line = "mode=rng ops=100000000 irq=1", .rng = true});
+  guest_->wait_for_output("virtio: start");
+  vmm::GuestMemory& memory = guest_->machine().memory();
+  constexpr vmm::Gpa kContent{48 << 20};
+  std::vector<std::byte> content(64 * kPageBytes, std::byte{0x5A});
+  ASSERT_TRUE(memory.write(kContent, content));
+  auto first = take();
+  expect_stored(first.id, at_pause_);
+  ASSERT_TRUE(memory.discard(kContent, content.size() / 2));
+  auto second = take();
+  EXPECT_GE(second.pages.zero, 32u);
+  EXPECT_GE(second.pages.data, 1u) << "random bytes";
+  expect_stored(second.id, at_pause_);
+  EXPECT_EQ(at_pause_[kContent.value], std::byte{0});
+  // Pages that nobody ever touched are in no snapshot.
+  EXPECT_LT(first.pages.data, (8 << 20) / kPageBytes);
+}
+
+// A machine whose memory has not come yet: its next snapshot has what is still on its way.
+TEST_F(SnapshotPayloadTest, WhileItIsRestoredLazily) {
+  boot("size=32M rate=4000 order=random verify=1");
+  guest_->wait_for_output("round=1 ");
+  auto parent = take();
+  for (bool full : {false, true}) {
+    SCOPED_TRACE(full ? "full" : "incremental");
+    // Nothing comes unless somebody waits for it.
+    restore_lazily(parent.id, {.record_ms = 3'600'000});
+    while (pager_->counters().faults < 500) std::this_thread::yield();
+    uint64_t faults = 0;
+    auto outcome = take({.full = full, .in_pause = [&] { faults = pager_->counters().faults; }});
+    EXPECT_LT(faults, parent.pages.data) << "everything was there already";
+    EXPECT_EQ(outcome.full, full);
+    expect_stored(outcome.id, at_pause_);
+    EXPECT_EQ(guest_->output().find("FAIL"), std::string::npos) << guest_->output();
+  }
+}
+
 }  // namespace
+}  // namespace payload_test
