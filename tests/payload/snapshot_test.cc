@@ -12,9 +12,9 @@ using snapshot::Capture;
 using snapshot::kPageBytes;
 
 TEST_F(SnapshotPayloadTest, StoredIsTheMemoryAtThePause) {
-  boot("size=32M rate=20000 zero=20 order=random");
+  boot("size=8M rate=20000 zero=20 order=random", 24 << 20);
   std::vector<std::pair<snapshot::Id, std::vector<std::byte>>> taken;
-  for (int i = 0; i < 6; ++i) {
+  for (int i = 0; i < 5; ++i) {
     auto outcome = take();
     EXPECT_EQ(outcome.full, i == 0);
     taken.emplace_back(outcome.id, at_pause_);
@@ -28,9 +28,9 @@ TEST_F(SnapshotPayloadTest, AlsoWhereTheDiskIsLate) {
   for (uint64_t seed : {1, 2}) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     delay_writes(seed);
-    boot("size=16M rate=50000 order=random zero=20 verify=1", 32 << 20);
+    boot("size=8M rate=50000 order=random zero=20 verify=1", 24 << 20);
     std::vector<std::pair<snapshot::Id, std::vector<std::byte>>> taken;
-    for (int i = 0; i < 6; ++i) {
+    for (int i = 0; i < 5; ++i) {
       auto outcome = take({.full = i == 3, .staging_bytes = 4 << 20});
       taken.emplace_back(outcome.id, at_pause_);
     }
@@ -41,7 +41,7 @@ TEST_F(SnapshotPayloadTest, AlsoWhereTheDiskIsLate) {
 }
 
 TEST_F(SnapshotPayloadTest, AlsoOfAGuestThatWritesAsFastAsItCan) {
-  boot("size=32M rate=0");
+  boot("size=12M rate=0", 24 << 20);
   for (auto on_hot : {Capture::OnHot::kThrottle, Capture::OnHot::kStop}) {
     for (int i = 0; i < 3; ++i) {
       // A pool far smaller than what is written.
@@ -64,7 +64,7 @@ TEST_F(SnapshotPayloadTest, AlsoAbove4GiB) {
 
 // What a failed snapshot had cleared from the log is in the next one.
 TEST_F(SnapshotPayloadTest, AFailedOneLosesNothing) {
-  boot("size=32M rate=50000");
+  boot("size=8M rate=50000", 24 << 20);
   take();
   std::this_thread::sleep_for(std::chrono::milliseconds(50));
   Capture::Options options;
@@ -97,7 +97,7 @@ TEST_F(SnapshotPayloadTest, WhatDevicesWroteAndPagesGivenBack) {
 
 // A machine whose memory has not come yet: its next snapshot has what is still on its way.
 TEST_F(SnapshotPayloadTest, WhileItIsRestoredLazily) {
-  boot("size=32M rate=4000 order=random verify=1");
+  boot("size=16M rate=2000 order=random verify=1", 32 << 20);
   guest_->wait_for_output("round=1 ");
   auto parent = take();
   for (bool full : {false, true}) {
