@@ -24,8 +24,7 @@ class RunningMachine : public ControlTarget {
   nlohmann::json stats() const override;
   std::optional<BalloonStatus> balloon() const override;
   base::Result<void> set_balloon(uint64_t target_bytes) override;
-  base::Result<uint64_t> begin_snapshot(
-      const snapshot::SnapshotService::Request& request) override;
+  base::Result<uint64_t> begin_snapshot(const snapshot::SnapshotService::Request& request) override;
   snapshot::SnapshotService::Status snapshot_status() override { return snapshots_.status(); }
   void cancel_snapshot() override { snapshots_.cancel(); }
 
