@@ -67,6 +67,8 @@ void FakeLiveGuest::device_write(uint64_t page, uint64_t value) {
 void FakeLiveGuest::take_memory_away() {
   std::ranges::fill(memory_, std::byte{0xEE});
   std::ranges::fill(absent_, ~0ull);
+  std::ranges::fill(dirty_, 0);
+  std::ranges::fill(host_, 0);
 }
 
 void FakeLiveGuest::arrive(uint64_t page, std::span<const std::byte, kPageBytes> content) {

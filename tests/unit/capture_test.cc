@@ -107,11 +107,11 @@ TEST_F(CaptureTest, AlsoWhereTheDiskIsLate) {
   branch_.reset();
   store_ = *Store::open(test::delay_writes(*open_storage(directory_.file("store")), {.seed = 7}));
   begin(std::nullopt);
-  guest_.start_writer(kPages, 0, 4);
+  guest_.start_writer(2000, 0, 4);
   std::vector<std::pair<Id, std::vector<std::byte>>> taken;
   for (int i = 0; i < 5; ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
-    auto outcome = take({.max_pause_ns = 1'000'000, .staging_bytes = 1});
+    auto outcome = take({.max_pause_ns = 50'000'000});
     taken.emplace_back(outcome.id, guest_.at_pause);
   }
   guest_.stop_writer();
