@@ -31,7 +31,7 @@ TEST_F(SnapshotPayloadTest, AlsoWhereTheDiskIsLate) {
     boot("size=8M rate=50000 order=random zero=20 verify=1", 24 << 20);
     std::vector<std::pair<snapshot::Id, std::vector<std::byte>>> taken;
     for (int i = 0; i < 5; ++i) {
-      auto outcome = take({.full = i == 3, .staging_bytes = 4 << 20});
+      auto outcome = take({.full = i == 3, .max_pause_ns = 5'000'000, .staging_bytes = 4 << 20});
       taken.emplace_back(outcome.id, at_pause_);
     }
     for (auto& [id, memory] : taken) expect_stored(id, memory);
