@@ -70,7 +70,7 @@ class SnapshotCommandTest : public testing::Test {
 };
 
 TEST_F(SnapshotCommandTest, CtrlCLeavesGuestAndStoreAsTheyWere) {
-  auto vm = run("size=256M rate=200000 verify=1 unchanged=50 zero=10", "512M");
+  auto vm = run("size=128M rate=50000 verify=1 unchanged=50 zero=10", "256M");
   cancel_one();
   EXPECT_EQ(listed().size(), 0u);
   for (const char* folder : {"packs", "runs", "tmp", "snap"})
@@ -115,7 +115,7 @@ TEST_F(SnapshotCommandTest, AMachineThatEndsWithItAnswersFirst) {
 
 // No snapshot, no success.
 TEST_F(SnapshotCommandTest, AMachineThatDiesMeanwhileIsAnError) {
-  auto vm = run("size=256M rate=1000", "512M");
+  auto vm = run("size=128M rate=100000", "256M");
   auto snapshot = begin_snapshot();
   vm->signal(SIGKILL);
   EXPECT_EQ(snapshot->wait(), 1) << snapshot->output();
