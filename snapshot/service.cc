@@ -57,7 +57,10 @@ SnapshotService::~SnapshotService() {
 Result<uint64_t> SnapshotService::request(const Request& request) {
   std::lock_guard lock(mutex_);
   if (ending_ || stopped_) return fail("the machine is ending");
-  if (running_ || next_) return fail("a snapshot is being taken; wait for it, or cancel it");
+  // Behind one that nobody asked for it waits.
+  if (next_ || (running_ && !scheduled_)) {
+    return fail("a snapshot is being taken; wait for it, or cancel it");
+  }
   if (!request.store_path.empty() && !store_path_.empty() && request.store_path != store_path_) {
     return fail(
         fmt::format("the machine's snapshots are in {}; it writes to one store only", store_path_));
@@ -135,6 +138,7 @@ void SnapshotService::thread_main() {
       continue;
     }
     bool scheduled = !next_;
+    scheduled_ = scheduled;
     if (scheduled) {
       ++number_;
       running_ = true;
@@ -151,14 +155,15 @@ void SnapshotService::thread_main() {
     if (outcome) prune();
     if (scheduled && config_.on_scheduled) config_.on_scheduled(outcome);
     lock.lock();
+    // Not stacked: one that took longer than the interval is followed by a full interval.
+    auto now = Clock::now();
+    due = scheduled && due + config_.every > now ? due + config_.every : now + config_.every;
+    if (next_) continue;  // the number is that one's already
     stopped_ = outcome && request.stop;
     last_ = std::move(outcome);
     running_ = false;
     changed_.notify_all();
     if (stopped_) return end_machine(request, lock);
-    // Not stacked: one that took longer than the interval is followed by the next full interval.
-    due = std::max(due + config_.every, Clock::now());
-    if (!scheduled) due = Clock::now() + config_.every;
   }
 }
 

@@ -66,11 +66,13 @@ class SnapshotService {
   void disk_full(const std::string& message);
   // There may be space again.
   void resume_disks() { guest_->resume_disks(); }
-  // Begins a snapshot and returns its number. Fails where one is being taken, or where the machine
-  // writes to another store.
+  // Begins a snapshot and returns its number; where one that nobody asked for is being taken, this
+  // one follows it. Fails where one that was asked for is being taken, or where the machine writes
+  // to another store.
   base::Result<uint64_t> request(const Request& request);
   Status status();
-  // The one that is being taken ends with an error; none: nothing happens.
+  // The one that is being taken, and the one that waits for it, end with an error; none: nothing
+  // happens.
   void cancel();
   // Waits until the snapshot of that number has ended.
   base::Result<Capture::Outcome> wait(uint64_t number);
@@ -97,6 +99,7 @@ class SnapshotService {
   std::optional<Request> next_;
   uint64_t number_ = 0;
   bool running_ = false;
+  bool scheduled_ = false;  // what runs, or ran last: nobody asked for it
   bool ending_ = false;
   bool stopped_ = false;  // the machine, by a snapshot
   bool told_ = false;     // status() has told the last result
