@@ -117,8 +117,11 @@ Result<void> Pager::serve_one() {
   if (!gone) return provide(*page);
   // Given back by the guest, or provided since.
   for (;;) {
+    lock.lock();
+    if (plain_) return {};
     TRY_ASSIGN(auto outcome, userfault_.zero(event.address, kPageBytes));
     if (outcome == Userfault::Outcome::kDone) return {};
+    lock.unlock();
     TRY(serve_one());
   }
 }
@@ -147,6 +150,7 @@ Result<void> Pager::place(std::span<const PageEntry> entries, const std::byte* d
       ++count;
     }
     std::unique_lock lock(mutex_);
+    if (plain_) return {};
     size_t wanted = 0;
     while (wanted < count && !is_done(entries[i + wanted].page)) ++wanted;
     if (wanted == 0) {
@@ -181,6 +185,10 @@ void Pager::bring_rest() {
     return;
   }
   if (stopping_) return;
+  {
+    std::lock_guard lock(mutex_);
+    plain_ = true;
+  }
   // Under no lock that the fault thread needs: threads that still wait for a zero page are woken.
   for (const vmm::GuestMemory::Region& region : memory_.regions()) {
     if (auto plain = userfault_.unwatch(region.host, region.size); !plain) {

@@ -90,6 +90,9 @@ class Pager {
   // gave back after its content was read must not get that content again.
   mutable std::mutex mutex_;
   PageBits done_;  // provided, or given back by the guest since
+  // Only zero pages are left, and the memory is about to be watched no more: who still waits for
+  // one is woken by that, and to provide it could fail.
+  bool plain_ = false;
   std::vector<uint64_t> touched_;
   bool gave_up_ = false;
   std::condition_variable changed_;

@@ -27,7 +27,9 @@ Result<std::unique_ptr<Guest>> Guest::create(const Options& options) {
              vmm::Machine::create({.memory_bytes = options.memory_bytes, .cpus = options.cpus}));
   TRY(guest->add_devices(options));
   vmm::boot::KernelSpec kernel;
-  kernel.kernel_path = options.payload_directory + "/" + options.payload + ".elf";
+  const std::string& directory = options.payload_directory;
+  kernel.kernel_path =
+      (directory.empty() ? MINIVMM_PAYLOAD_DIRECTORY : directory) + "/" + options.payload + ".elf";
   kernel.command_line = options.command_line;
   TRY_ASSIGN(vmm::boot::Entry entry,
              vmm::boot::load_kernel(guest->machine_->memory(), kernel, vmm::Gpa{0}));

@@ -28,7 +28,7 @@ class Guest {
     uint64_t memory_bytes = 64 << 20;
     uint32_t cpus = 1;
     bool rng = false;
-    std::string payload_directory = MINIVMM_PAYLOAD_DIRECTORY;
+    std::string payload_directory = "";  // empty: where the build put them
   };
   // Loaded and booted, but not running yet: machine().run() does that.
   static base::Result<std::unique_ptr<Guest>> create(const Options& options);

@@ -200,7 +200,16 @@ TEST_F(StoreDamageTest, ItIsNamedWithFileOffsetAndPage) {
 }
 
 TEST_F(StoreDamageTest, NothingIsRemovedWhileAManifestCannotBeRead) {
-  const std::string manifest = snapshot_name(history_.begin()->first);
+  test::ModelFileSystem whole(image_);
+  auto before = Store::open(whole.storage()).value();
+  const auto heads = before->heads().value();
+  // One that no branch goes on from.
+  const Id id = std::ranges::find_if(history_, [&](const auto& snapshot) {
+                  return std::ranges::none_of(heads, [&](const HeadInfo& info) {
+                    return info.head.parent == snapshot.first;
+                  });
+                })->first;
+  const std::string manifest = snapshot_name(id);
   DiskImage image = image_;
   std::byte byte{99};
   contents(image, manifest).write(60, {&byte, 1});
@@ -213,7 +222,8 @@ TEST_F(StoreDamageTest, NothingIsRemovedWhileAManifestCannotBeRead) {
   for (const SnapshotInfo& info : infos) damaged += !info.damage.empty();
   EXPECT_EQ(damaged, 1u);
   // Removed by name it is in nobody's way.
-  ASSERT_TRUE(store->prune({.keep = {}, .remove = {history_.begin()->first}, .keep_ids = {}}));
+  auto pruned = store->prune({.keep = {}, .remove = {id}, .keep_ids = {}});
+  ASSERT_TRUE(pruned) << pruned.error().text();
   EXPECT_TRUE(store->recover());
   EXPECT_TRUE(store->verify({}, {}).value().good());
 }
