@@ -114,14 +114,23 @@ Result<void> Pager::serve_one() {
   if (touched_.size() < kMostTouched) touched_.push_back(*page);
   bool gone = is_done(*page);
   lock.unlock();
-  if (!gone) return provide(*page);
-  // Given back by the guest, or provided since.
+  // Gone: given back by the guest, or provided since.
+  TRY(gone ? provide_zero(event.address) : provide(*page));
+  lock.lock();
+  if (!plain_) return {};
+  // The end of the watch wakes those who wait, but not one who begins to in that moment.
+  changed_.wait(lock, [this] { return complete_ || gave_up_ || stopping_; });
+  return userfault_.wake(event.address, kPageBytes);
+}
+
+Result<void> Pager::provide_zero(std::byte* address) {
   for (;;) {
-    lock.lock();
-    if (plain_) return {};
-    TRY_ASSIGN(auto outcome, userfault_.zero(event.address, kPageBytes));
-    if (outcome == Userfault::Outcome::kDone) return {};
-    lock.unlock();
+    {
+      std::lock_guard lock(mutex_);
+      if (plain_) return {};
+      TRY_ASSIGN(auto outcome, userfault_.zero(address, kPageBytes));
+      if (outcome == Userfault::Outcome::kDone) return {};
+    }
     TRY(serve_one());
   }
 }

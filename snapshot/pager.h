@@ -66,6 +66,7 @@ class Pager {
   void serve_faults();
   base::Result<void> serve_one();
   base::Result<void> provide(uint64_t page);
+  base::Result<void> provide_zero(std::byte* address);
   void bring_rest();
   base::Result<void> bring_all();
   // Reads, checks and provides the pages of `entries`, which lie close together in one file.
@@ -91,7 +92,7 @@ class Pager {
   mutable std::mutex mutex_;
   PageBits done_;  // provided, or given back by the guest since
   // Only zero pages are left, and the memory is about to be watched no more: who still waits for
-  // one is woken by that, and to provide it could fail.
+  // one is woken after that, and finds plain memory.
   bool plain_ = false;
   std::vector<uint64_t> touched_;
   bool gave_up_ = false;

@@ -36,10 +36,11 @@ class Userfault {
   enum class Outcome { kDone, kBusy };
   base::Result<Outcome> copy(std::byte* to, const std::byte* from, uint64_t bytes) const;
   base::Result<Outcome> zero(std::byte* to, uint64_t bytes) const;
+  // Who waits in [start, start + bytes) looks again, watched or not.
+  base::Result<void> wake(std::byte* start, uint64_t bytes) const;
 
  private:
   explicit Userfault(base::Fd fd) : fd_(std::move(fd)) {}
-  base::Result<void> wake(std::byte* start, uint64_t bytes) const;
   base::Fd fd_;
 };
 

@@ -70,7 +70,7 @@ class SnapshotCommandTest : public testing::Test {
 };
 
 TEST_F(SnapshotCommandTest, CtrlCLeavesGuestAndStoreAsTheyWere) {
-  auto vm = run("size=128M rate=50000 verify=1 unchanged=50 zero=10", "256M");
+  auto vm = run("size=128M rate=5000 verify=1 unchanged=50 zero=10", "256M");
   cancel_one();
   EXPECT_EQ(listed().size(), 0u);
   for (const char* folder : {"packs", "runs", "tmp", "snap"})
