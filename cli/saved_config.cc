@@ -16,7 +16,7 @@ using nlohmann::json;
 namespace {
 
 constexpr size_t kMostDevices = 64;
-constexpr uint64_t kMiB = 1 << 20;
+constexpr uint64_t kMemoryUnit = 1 << 20;
 
 const char* console_name(ConsoleKind kind) {
   switch (kind) {
@@ -96,7 +96,7 @@ std::string saved_config(const RunOptions& options) {
     nets.push_back({{"kind", net.tap.empty() ? "user" : "tap"},
                     {"mac", virtio::format_mac(mac_of(options, i))}});
   }
-  json config = {{"memory_mib", options.memory_bytes / kMiB},
+  json config = {{"memory_mib", options.memory_bytes / kMemoryUnit},
                  {"cpus", options.cpus},
                  {"disks", disks},
                  {"nets", nets},
@@ -116,7 +116,7 @@ Result<RunOptions> parse_saved_config(std::string_view text) {
   Fields fields(parsed);
   RunOptions options;
   constexpr uint64_t kMostMiB = uint64_t{1} << 20;
-  options.memory_bytes = fields.number("memory_mib", 2, kMostMiB) * kMiB;
+  options.memory_bytes = fields.number("memory_mib", 2, kMostMiB) * kMemoryUnit;
   options.cpus = static_cast<uint32_t>(fields.number("cpus", 1, vmm::layout::kMaxCpus));
   options.rng = fields.boolean("rng");
   options.balloon = fields.boolean("balloon");

@@ -19,7 +19,7 @@ void print_text(const std::vector<HostCheck>& checks) {
   }
 }
 
-void print_json(const vmm::KvmProbe& kvm, const std::vector<HostCheck>& checks) {
+void print_checks_json(const vmm::KvmProbe& kvm, const std::vector<HostCheck>& checks) {
   nlohmann::json list = nlohmann::json::array();
   for (const HostCheck& check : checks) {
     list.push_back({{"name", check.name},
@@ -38,7 +38,7 @@ int doctor(bool as_json) {
   vmm::KvmProbe kvm = vmm::probe_kvm();
   std::vector<HostCheck> checks = check_host(kvm);
   if (as_json) {
-    print_json(kvm, checks);
+    print_checks_json(kvm, checks);
   } else {
     print_text(checks);
   }
