@@ -221,8 +221,8 @@ TEST(SnapshotClonesTest, HaveTheirOwnRandomNumbersAndConnections) {
   expect_verified(*second);
 }
 
-// Once more where KVM has no nested paging and keeps shadow page tables: other code tracks what
-// is dirty there. tests/linux/CMakeLists.txt runs it so as well.
+// Short, for hosts whose KVM has no nested paging: with shadow page tables other code tracks what
+// is dirty (CMakeLists.txt says why that is not the lab).
 TEST(SnapshotShadowTest, OneChainRestores) {
   WorkloadGuest guest;
   auto vm = guest.run("shadow", {"--cpus", "2"});
