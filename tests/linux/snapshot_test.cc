@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <stdexcept>
 #include <thread>
 
 #include "tests/linux/sockets.h"
@@ -26,7 +27,12 @@ std::vector<Point> take_chain(VmProcess& vm, const std::string& name, size_t len
   while (chain.size() < length) {
     Point point;
     point.before = last_beat(vm);
-    point.taken = WorkloadGuest::snapshot(name);
+    try {
+      point.taken = WorkloadGuest::snapshot(name);
+    } catch (const std::exception& error) {
+      vm.read_available();
+      throw std::runtime_error(error.what() + tail(vm));
+    }
     point.after = last_beat(vm);
     chain.push_back(point);
   }
