@@ -41,8 +41,7 @@ Result<void> redirect(const std::string& output) {
   TRY_ASSIGN(base::Fd nothing, base::open_file("/dev/null", O_RDWR));
   base::Fd file;
   if (!output.empty()) {
-    file = base::Fd(::open(output.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
-    if (!file) return fail_errno("open " + output);
+    TRY_ASSIGN(file, base::open_file(output, O_WRONLY | O_CREAT | O_APPEND));
   }
   if (::dup2(nothing.get(), STDIN_FILENO) < 0 ||
       ::dup2(file ? file.get() : nothing.get(), STDOUT_FILENO) < 0) {
@@ -171,6 +170,8 @@ Result<int> restore_clones(const RestoreOptions& wanted, uint32_t count) {
   if (!wanted.host.api_socket.empty()) {
     return fail("--api-socket is of one machine; clones have theirs where `minivmm ps` finds them");
   }
+  // The last one has the highest ports: better now than after all memory was read.
+  TRY(options_of_clone(wanted, count));
   RestoreOptions asked = wanted;
   TRY_ASSIGN(vmm::MemoryTemplate memory, make_template(asked));
   asked.memory = memory.copy();

@@ -1,8 +1,6 @@
 #include "snapshot/store/stale_head.h"
 
 #include <algorithm>
-#include <map>
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -15,18 +13,26 @@ using base::Result;
 
 namespace {
 
-// The layers whose blocks the snapshot names; an error where an index is damaged.
-Result<std::vector<Head::Layer>> layers_of(Storage& storage, const Format& format,
-                                           const Manifest& manifest) {
-  std::vector<Head::Layer> layers;
+// `layers` without those that the snapshot has sealed: of each disk, all up to the last one that
+// the newest run of the disk names.
+Result<std::vector<Head::Layer>> layers_after(Storage& storage, const Format& format,
+                                              const Manifest& manifest,
+                                              std::vector<Head::Layer> layers) {
   for (const SpaceInfo& space : manifest.spaces) {
-    for (const RunInfo& run : space.runs) {
-      RunReader reader(storage, format, space.space, run);
-      TRY_ASSIGN(const std::span<const SlotInfo> slots, reader.slots());
-      for (const SlotInfo& slot : slots) {
-        if (slot.kind == SlotInfo::Kind::kLayer) layers.push_back({slot.disk, slot.id});
-      }
-    }
+    if (space.space == kRamSpace || space.runs.empty()) continue;
+    RunReader reader(storage, format, space.space, space.runs.front());
+    TRY_ASSIGN(const std::span<const SlotInfo> slots, reader.slots());
+    auto sealed = [&](const Head::Layer& layer) {
+      return std::ranges::any_of(slots, [&](const SlotInfo& slot) {
+        return slot.kind == SlotInfo::Kind::kLayer && Head::Layer{slot.disk, slot.id} == layer;
+      });
+    };
+    const auto last = std::find_if(layers.rbegin(), layers.rend(), sealed);
+    if (last == layers.rend()) continue;
+    const uint32_t disk = last->disk;
+    const auto end = std::remove_if(layers.begin(), last.base(),
+                                    [&](const Head::Layer& layer) { return layer.disk == disk; });
+    layers.erase(end, last.base());
   }
   return layers;
 }
@@ -35,27 +41,19 @@ Result<std::vector<Head::Layer>> layers_of(Storage& storage, const Format& forma
 
 Result<Head> catch_up(Storage& storage, const Format& format, Head head) {
   if (head.layers.empty()) return head;
-  // By what they continue: a branch has one line of snapshots.
-  std::map<std::optional<Id>, std::shared_ptr<const Snapshot>> following;
+  Head now = head;
   TRY_ASSIGN(const auto names, storage.list("snap"));
   for (const std::string& name : names) {
     const auto id = Id::parse(name);
     if (!id) continue;
     auto snapshot = Snapshot::load(storage, format, *id);
     if (!snapshot || (*snapshot)->manifest().branch != head.branch) continue;
-    following[(*snapshot)->manifest().parent] = *snapshot;
+    auto after = layers_after(storage, format, (*snapshot)->manifest(), head.layers);
+    if (!after || after->size() >= now.layers.size()) continue;
+    now.parent = *id;
+    now.layers = *std::move(after);
   }
-  for (auto next = following.find(head.parent); next != following.end();
-       next = following.find(head.parent)) {
-    auto sealed = layers_of(storage, format, next->second->manifest());
-    if (!sealed) return head;
-    head.parent = next->second->id();
-    std::erase_if(head.layers, [&](const Head::Layer& layer) {
-      return std::ranges::find(*sealed, layer) != sealed->end();
-    });
-    following.erase(next);
-  }
-  return head;
+  return now;
 }
 
 }  // namespace snapshot

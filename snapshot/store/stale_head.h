@@ -9,7 +9,8 @@
 
 namespace snapshot {
 
-// `head` as the branch's own snapshots in the store say it is by now. Damaged ones say nothing.
+// `head` as the branch's own snapshots in the store say it is by now: on the one that has sealed
+// most of its layers. Those between may be gone. Damaged ones say nothing.
 base::Result<Head> catch_up(Storage& storage, const Format& format, Head head);
 
 }  // namespace snapshot

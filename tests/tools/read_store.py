@@ -298,13 +298,20 @@ def write_disk(snapshot, number, base, out):
 
 def latest(store, branch):
     """What HEAD means: it may be behind the snapshots of its branch."""
-    name, layers = store.head(branch)
-    snapshot = Snapshot(store, name)
-    others = [Snapshot(store, other) for other in os.listdir(os.path.join(store.path, "snap"))]
-    while following := [s for s in others if s.branch == branch and s.parent == snapshot.name]:
-        snapshot = following[0]
-        sealed = snapshot.layer_names()
-        layers = [one for one in layers if f"layers/{one[0]}-{one[1]}" not in sealed]
+    name, listed = store.head(branch)
+    snapshot, layers = Snapshot(store, name), listed
+    for other in os.listdir(os.path.join(store.path, "snap")):
+        candidate = Snapshot(store, other)
+        if candidate.branch != branch:
+            continue
+        named = candidate.layer_names()
+        last = {}  # by disk: the place of the last layer it names
+        for i, (disk, layer) in enumerate(listed):
+            if f"layers/{disk}-{layer}" in named:
+                last[disk] = i
+        left = [one for i, one in enumerate(listed) if i > last.get(one[0], -1)]
+        if len(left) < len(layers):
+            snapshot, layers = candidate, left
     return snapshot, layers
 
 

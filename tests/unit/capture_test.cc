@@ -57,6 +57,18 @@ class CaptureTest : public testing::Test {
     EXPECT_TRUE(memory_of(id) == memory) << id.text();
   }
 
+  // While the guest writes, until it stops here.
+  void expect_each_holds_its_pause(int count) {
+    std::vector<std::pair<Id, std::vector<std::byte>>> taken;
+    for (int i = 0; i < count; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      auto outcome = take({.max_pause_ns = 50'000'000});
+      taken.emplace_back(outcome.id, guest_.at_pause);
+    }
+    guest_.stop_writer();
+    for (auto& [id, memory] : taken) expect_equal(id, memory);
+  }
+
   test::TemporaryDirectory directory_;
   std::vector<std::byte> before_;
   FakeLiveGuest guest_{kPages};
@@ -91,14 +103,7 @@ TEST_F(CaptureTest, LaterOnesHoldOnlyWhatChanged) {
 
 TEST_F(CaptureTest, WhatItHoldsIsTheMemoryAtThePause) {
   guest_.start_writer(2000, 0, 1);
-  std::vector<std::pair<Id, std::vector<std::byte>>> taken;
-  for (int i = 0; i < 8; ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-    auto outcome = take({.max_pause_ns = 50'000'000});
-    taken.emplace_back(outcome.id, guest_.at_pause);
-  }
-  guest_.stop_writer();
-  for (auto& [id, memory] : taken) expect_equal(id, memory);
+  expect_each_holds_its_pause(8);
 }
 
 // Writes that reach the disk while the guest has written the pages again.
@@ -108,14 +113,7 @@ TEST_F(CaptureTest, AlsoWhereTheDiskIsLate) {
   store_ = *Store::open(test::delay_writes(*open_storage(directory_.file("store")), {.seed = 7}));
   begin(std::nullopt);
   guest_.start_writer(2000, 0, 4);
-  std::vector<std::pair<Id, std::vector<std::byte>>> taken;
-  for (int i = 0; i < 5; ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-    auto outcome = take({.max_pause_ns = 50'000'000});
-    taken.emplace_back(outcome.id, guest_.at_pause);
-  }
-  guest_.stop_writer();
-  for (auto& [id, memory] : taken) expect_equal(id, memory);
+  expect_each_holds_its_pause(5);
 }
 
 TEST_F(CaptureTest, AHotGuestIsHeldUntilItConverges) {
