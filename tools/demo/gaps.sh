@@ -10,7 +10,7 @@ vm=''
 # shellcheck disable=SC2317 # called by the trap
 finish() {
     [[ -z $vm ]] || kill -9 "$vm" 2>/dev/null || true
-    wait
+    wait 2>/dev/null  # bash would say here that it was killed
     rm -rf "$work"
 }
 trap finish EXIT
@@ -31,7 +31,7 @@ await() {
 # longest N: its report's longest gaps, in microseconds.
 longest() {
     sed -n "s/^jitter: longest n=$1 rank=[1-5] .*ns=\([0-9]*\).*/\1/p" "$work/console" |
-        awk '{ printf "%s%.0f", NR > 1 ? ", " : "", $1 / 1000 }'
+        awk '{ printf "%s%.0f", (NR > 1 ? ", " : ""), $1 / 1000 }'
 }
 
 printf '\n\033[1m%s\033[0m\n' "What a guest feels that writes 10,000 pages a second."
