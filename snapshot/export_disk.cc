@@ -140,11 +140,14 @@ Result<void> export_disk_of_head(const Store& store, const HeadInfo& branch, uin
         "branch {}: its machine runs and writes to its disks: take a snapshot and export that",
         branch.branch.text()));
   }
-  if (!branch.head.parent) {
+  if (!branch.head) {
+    return base::fail(fmt::format("branch {}: its machine left no disk", branch.branch.text()));
+  }
+  if (!branch.head->parent) {
     return base::fail(fmt::format("branch {} has no snapshot that its disks could stand on",
                                   branch.branch.text()));
   }
-  TRY_ASSIGN(auto snapshot, store.load(*branch.head.parent));
+  TRY_ASSIGN(auto snapshot, store.load(*branch.head->parent));
   TRY_ASSIGN(auto hold, snapshot->hold());
   TRY_ASSIGN(const Disk* disk, find_disk(snapshot->manifest(), number));
   TRY_ASSIGN(auto image, open_base(*disk, number, base));
@@ -152,7 +155,7 @@ Result<void> export_disk_of_head(const Store& store, const HeadInfo& branch, uin
   TRY(file.resize(disk->size));
   DiskExport copy(number, *disk, image, file);
   TRY(copy_snapshot(*snapshot, number, *disk, copy, progress));
-  for (const Head::Layer& layer : branch.head.layers) {
+  for (const Head::Layer& layer : branch.head->layers) {
     if (layer.disk == number) TRY(copy_layer(store, layer, *disk, copy));
   }
   return file.finish();

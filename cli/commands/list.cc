@@ -25,21 +25,19 @@ struct Listing {
 
 bool is_good(const Listing& listing) {
   auto good = [](const SnapshotInfo& row) { return row.damage.empty(); };
-  // A machine killed while it was being made left nothing that anybody misses.
-  auto sound = [](const HeadInfo& head) { return head.damage.empty() || !head.complete; };
+  auto sound = [](const HeadInfo& head) { return head.damage.empty(); };
   return std::ranges::all_of(listing.snapshots, good) && std::ranges::all_of(listing.heads, sound);
 }
 
 json head_json(const HeadInfo& head) {
   json row = {{"branch", head.branch.text()}, {"running", head.alive}};
-  if (!head.complete) return row;
   if (!head.damage.empty()) {
     row["damage"] = head.damage;
     return row;
   }
-  row["vm_name"] = head.head.vm_name;
-  row["parent"] = head.head.parent ? json(head.head.parent->text()) : json();
-  row["layers"] = head.head.layers.size();
+  row["vm_name"] = head.vm_name;
+  row["layers"] = head.head ? head.head->layers.size() : 0;
+  row["parent"] = head.head && head.head->parent ? json(head.head->parent->text()) : json();
   return row;
 }
 
@@ -89,19 +87,18 @@ void print_heads(const Listing& listing) {
   for (const HeadInfo& head : listing.heads) branches.push_back(head.branch);
   for (const HeadInfo& head : listing.heads) {
     std::string branch = short_id(head.branch, branches);
-    if (!head.complete) {
-      fmt::print("branch {}: its machine {}\n", branch,
-                 head.alive ? "is being made" : "ended before it began");
-      continue;
-    }
     if (!head.damage.empty()) {
       fmt::print("branch {}: DAMAGED: {}\n", branch, plain_text(head.damage, 300));
       continue;
     }
-    std::string from = head.head.parent ? " continues " + short_id(*head.head.parent, ids)
-                                        : std::string(" has no snapshot yet");
-    fmt::print("branch {}: {} {}{}, {} disk layers since\n", branch, plain_text(head.head.vm_name),
-               head.alive ? "runs," : "ended,", from, head.head.layers.size());
+    if (!head.head) {
+      if (head.alive) fmt::print("branch {}: {} runs\n", branch, plain_text(head.vm_name));
+      continue;
+    }
+    std::string from = head.head->parent ? "continues " + short_id(*head.head->parent, ids)
+                                         : std::string("has no snapshot yet");
+    fmt::print("branch {}: {} {}, {}, {} disk layers since\n", branch, plain_text(head.vm_name),
+               head.alive ? "runs" : "ended", from, head.head->layers.size());
   }
 }
 

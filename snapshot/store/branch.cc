@@ -36,8 +36,8 @@ base::Result<std::unique_ptr<Branch>> Branch::create(Store& store,
   TRY_ASSIGN(branch->lock_,
              storage.create(branch_lock_name(branch->id()), Storage::Caching::kCached));
   TRY(wait_for_lock(*branch->lock_, File::Lock::kExclusive));
-  TRY(branch->write_head(branch->head_));
-  TRY(storage.sync_directory("heads"));
+  // For people, while the machine runs; nothing depends on it.
+  TRY(branch->lock_->write(0, std::as_bytes(std::span(vm_name))));
   return branch;
 }
 
@@ -72,7 +72,9 @@ base::Result<void> Branch::write_head(const Head& head) {
   TRY(file->write(0, encode_head(store_.format(), head)));
   TRY(file->sync());
   TRY(storage.rename(temporary, head_name(head.branch)));
-  return storage.sync_directory(branch_directory(head.branch));
+  TRY(storage.sync_directory(branch_directory(head.branch)));
+  // Its directory's own name, where this is the first one.
+  return head_.layers.empty() ? storage.sync_directory("heads") : base::Result<void>{};
 }
 
 base::Result<LayerFiles> Branch::create_layer(uint32_t disk) {
@@ -179,9 +181,10 @@ void Branch::committed(std::shared_ptr<const Snapshot> snapshot,
   parent_ = std::move(snapshot);
   // The old HEAD says the same in other words, the former parent and the layers that are in the
   // new snapshot; so the former parent is kept until the new one is durable.
-  const bool durable = write_head(next).has_value();
+  const bool has_head = !head_.layers.empty();
+  const bool settled = !has_head || write_head(next);
   head_ = std::move(next);
-  if (!durable) {
+  if (!settled) {
     former_holds_.push_back(std::exchange(hold_, std::move(hold)));
     return;
   }

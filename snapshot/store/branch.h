@@ -1,5 +1,7 @@
 // One running machine's place in the store: heads/<id>/, locked for as long as the machine lives,
-// and what its next snapshot continues: the parent snapshot and the disk layers written since.
+// and what its next snapshot continues: the parent snapshot and the disk layers written since. The
+// layers make a HEAD necessary; a machine without any has none, and nothing of it has to be durable
+// before its first commit.
 //
 // Owned by the machine's snapshot engine. Commits are one at a time; create_layer() and
 // merge_if_due() may run on other threads. The Store outlives it.
@@ -67,7 +69,7 @@ class Branch {
   };
   Branch(Store& store, const Id& id, std::string_view vm_name)
       : store_(store), id_(id), vm_name_(vm_name) {}
-  base::Result<void> write_head(const Head& head);
+  base::Result<void> write_head(const Head& head);  // durably
   // Packs, runs and layers carry the first half of their branch's id, so that a recovery knows,
   // without reading them, whose unfinished files they are.
   base::Result<Id> new_file_id() const;
@@ -82,7 +84,7 @@ class Branch {
   std::unique_ptr<File> lock_;
   bool recovered_ = false;
   mutable std::mutex mutex_;  // guards what follows
-  Head head_;
+  Head head_;                 // as it is in the store, where it has layers
   std::shared_ptr<const Snapshot> parent_;
   std::shared_ptr<Snapshot::Hold> hold_;  // of the parent
   // Of earlier parents, one of which the durable HEAD names: a HEAD could not be replaced.

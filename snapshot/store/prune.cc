@@ -120,9 +120,9 @@ base::Result<PruneReport> prune_store(Store& store, const PruneOptions& options)
   std::vector<std::unique_ptr<File>> locks;  // held until the names are gone
   for (const SnapshotInfo& info : infos) {
     if (!victims.contains(info.id)) continue;
-    // A branch goes on from here, be its machine alive or not.
+    // Layers stand on it, be their machine alive or not.
     bool in_use = std::ranges::any_of(
-        heads, [&](const HeadInfo& head) { return head.head.parent == info.id; });
+        heads, [&](const HeadInfo& head) { return head.head && head.head->parent == info.id; });
     if (!in_use) {
       TRY_ASSIGN(auto file, storage.open(snapshot_name(info.id), Storage::Access::kWrite,
                                          Storage::Caching::kCached));

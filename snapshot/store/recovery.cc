@@ -61,13 +61,12 @@ base::Result<References> References::collect(Store& store) {
   TRY_ASSIGN(const auto heads, store.heads());
   for (const HeadInfo& info : heads) {
     if (info.alive) references.living.insert(info.branch.high);
-    if (!info.damage.empty()) {
-      if (info.complete) return base::fail(info.damage);
-      if (!info.alive) references.unfinished.insert(info.branch);
+    if (!info.damage.empty()) return base::fail(info.damage);
+    if (!info.head) {
+      if (!info.alive) references.abandoned.insert(info.branch);
       continue;
     }
-    if (info.head.parent) references.parents.insert(*info.head.parent);
-    for (const Head::Layer& layer : info.head.layers) {
+    for (const Head::Layer& layer : info.head->layers) {
       references.files.insert(layer_name(layer.disk, layer.id));
       references.files.insert(layer_log_name(layer.disk, layer.id));
     }
@@ -117,7 +116,7 @@ base::Result<Garbage> remove_unnamed(Store& store, const References& references,
   };
   TRY(remover.clean("tmp", lives));
   for (const char* directory : {"runs", "packs", "layers"}) TRY(remover.clean(directory, stays));
-  for (const Id& branch : references.unfinished) {
+  for (const Id& branch : references.abandoned) {
     const std::string directory = branch_directory(branch);
     TRY_ASSIGN(const auto names, storage.list(directory));
     for (const std::string& name : names) {

@@ -26,10 +26,9 @@ struct References {
   // Fails where one cannot be read: what it names cannot be known. With the store's exclusive lock.
   static base::Result<References> collect(Store& store);
 
-  std::set<Id> parents;         // that HEADs continue
   std::set<std::string> files;  // packs, runs, layers and their logs, by name
   std::set<uint64_t> living;    // first halves of the ids of branches whose machine runs
-  std::set<Id> unfinished;      // branches killed before they began
+  std::set<Id> abandoned;       // branches whose machine is gone and left no layers
   // Each run once.
   std::map<Id, std::pair<Space, std::shared_ptr<RunReader>>> runs;
 };

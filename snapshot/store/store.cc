@@ -86,6 +86,16 @@ base::Result<Format> read_format(Storage& storage) {
   return format;
 }
 
+// What the machine that holds the branch's lock wrote into it; empty where it ends just now.
+std::string machine_name(Storage& storage, const Id& branch) {
+  auto file =
+      storage.open(branch_lock_name(branch), Storage::Access::kRead, Storage::Caching::kCached);
+  if (!file) return {};
+  std::string name(std::min<uint64_t>((*file)->size().value_or(0), kMaxNameBytes), '\0');
+  if (!(*file)->read(0, std::as_writable_bytes(std::span(name)))) return {};
+  return name;
+}
+
 SnapshotInfo info_of(const Snapshot& snapshot, uint64_t manifest_bytes) {
   const Manifest& from = snapshot.manifest();
   SnapshotInfo info;
@@ -235,12 +245,13 @@ base::Result<std::vector<HeadInfo>> Store::heads() const {
     HeadInfo info;
     info.branch = *branch;
     TRY_ASSIGN(info.alive, branch_is_alive(*storage_, *branch));
-    auto head = read_head(*storage_, format_, *branch);
-    if (head) {
+    if (auto head = read_head(*storage_, format_, *branch)) {
       TRY_ASSIGN(info.head, catch_up(*storage_, format_, std::move(*head)));
-    } else {
+      info.vm_name = info.head->vm_name;
+    } else if (head.error().os_error() != ENOENT) {
       info.damage = head.error().text();
-      info.complete = head.error().os_error() != ENOENT;
+    } else if (info.alive) {
+      info.vm_name = machine_name(*storage_, *branch);
     }
     heads.push_back(std::move(info));
   }

@@ -36,10 +36,10 @@ struct SnapshotInfo {
 
 struct HeadInfo {
   Id branch;
-  std::string damage;    // empty, or why the rest is not known
-  bool alive = false;    // its machine runs
-  bool complete = true;  // false: killed before it began
-  Head head;
+  bool alive = false;        // its machine runs
+  std::string vm_name;       // where it runs, or has a HEAD
+  std::string damage;        // empty, or why its HEAD cannot be read
+  std::optional<Head> head;  // none: it has, or left, no disk layers
 };
 
 // Where a store's ids and its seed come from. Two calls never give the same; any thread.

@@ -99,7 +99,7 @@ class FaultTest : public ::testing::TestWithParam<Way> {
 TEST_P(FaultTest, AtEveryCallOfACommit) {
   uint64_t number = 0;
   while (run(number)) ++number;
-  EXPECT_GT(number, 20u);
+  EXPECT_GT(number, 15u);  // a machine without disks: no HEAD
 }
 
 std::string way_name(const ::testing::TestParamInfo<Way>& way) {

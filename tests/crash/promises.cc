@@ -47,9 +47,10 @@ Result<void> check_disks(Store& store, const Promises& promises) {
   TRY_ASSIGN(auto heads, store.heads());
   for (const auto& [branch, blocks] : promises.disks) {
     auto head = std::ranges::find(heads, branch, &snapshot::HeadInfo::branch);
-    if (head == heads.end()) return fail("the HEAD of branch " + branch.text() + " is lost");
+    if (head == heads.end()) return fail("branch " + branch.text() + " is lost");
     if (!head->damage.empty()) return fail("HEAD: " + head->damage);
-    auto there = read_disk_of_head(store, head->head, blocks.size());
+    if (!head->head) return fail("the HEAD of branch " + branch.text() + " is lost");
+    auto there = read_disk_of_head(store, *head->head, blocks.size());
     if (!there) return std::unexpected(there.error().with("disk of branch " + branch.text()));
     for (size_t block = 0; block < blocks.size(); ++block) {
       if (!std::ranges::includes(blocks[block], (*there)[block])) {

@@ -56,10 +56,6 @@ void expect_goes_on(VmProcess& vm, const Point& point) {
 class SnapshotChainTest : public ::testing::TestWithParam<int> {};
 
 TEST_P(SnapshotChainTest, EveryOneRestoresAfterTheMachineWasKilled) {
-  if (GetParam() > 1) {
-    GTEST_SKIP() << "open: in the lab, guests with four processors that are snapshotted reset now "
-                    "and then (status 193), in two of three chains; without snapshots none did";
-  }
   WorkloadGuest guest;
   std::vector<Point> chain;
   {

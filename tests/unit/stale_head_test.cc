@@ -51,7 +51,7 @@ class StaleHeadTest : public ::testing::Test {
                static_cast<std::streamsize>(bytes.size()));
   }
   void expect_on_the_last() {
-    const Head head = store_->heads().value().at(0).head;
+    const Head head = store_->heads().value().at(0).head.value();
     EXPECT_EQ(head.parent, taken_[1]);
     EXPECT_EQ(head.layers, (std::vector<Head::Layer>{{0, layers_[2]}}));
   }

@@ -35,7 +35,7 @@ class DamageKindsTest : public ::testing::Test {
     branch_ = store->heads().value().at(0).branch;
     names_.push_back(branch_directory(branch_) + "/HEAD");
     names_.push_back(kFormatName);
-    running_ = layer_name(0, store->heads().value()[0].head.layers.at(0).id);
+    running_ = layer_name(0, store->heads().value()[0].head->layers.at(0).id);
     const auto infos = store->list().value();
     for (const SnapshotInfo& info : infos) ids_.push_back(info.id);
     expected_ = read(*store);

@@ -273,7 +273,7 @@ TEST_F(StoreTest, LayersBelongToHeadUntilASnapshotHasThem) {
   auto branch = store_->create_branch({}, "vm").value();
   auto layer = branch->create_layer(0);
   ASSERT_TRUE(layer) << layer.error().text();
-  auto head = store_->heads().value().at(0).head;
+  auto head = store_->heads().value().at(0).head.value();
   EXPECT_EQ(head.layers, (std::vector<Head::Layer>{{0, layer->id}}));
   auto buffer = std::make_unique<test::PageBuffer>();
   test::fill_page(buffer->bytes, 5);
@@ -300,7 +300,7 @@ TEST_F(StoreTest, LayersBelongToHeadUntilASnapshotHasThem) {
   EXPECT_EQ(page, buffer->bytes);
   EXPECT_FALSE((*snapshot)->read_page(disk_space(0), 0, page));
 
-  head = store_->heads().value().at(0).head;
+  head = store_->heads().value().at(0).head.value();
   EXPECT_EQ(head.layers, (std::vector<Head::Layer>{{0, next->id}}));
   EXPECT_EQ(head.parent, (*snapshot)->id());
   const Id id = branch->id();
