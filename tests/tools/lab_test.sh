@@ -22,6 +22,7 @@ echo "root=$( (touch /minivmm-lab-test) 2>&1 | grep -o 'Read-only file system')"
 echo "cwd=$( (touch elsewhere) 2>&1)"
 echo "tmp=$(echo written >/tmp/written && cat /tmp/written)"
 echo "shm=$(echo shared >/dev/shm/x && cat /dev/shm/x)"
+echo "processors=$(nproc)"
 echo "stdin=$(cat | wc -c)"
 echo "loopback=$(cat /sys/class/net/lo/operstate)"
 echo "npt=$(cat /sys/module/kvm_amd/parameters/npt) tun=$(ls -l /dev/net/tun | cut -c1)"
@@ -32,7 +33,7 @@ echo "to stderr" >&2
 exit 7
 INSIDE
 mkdir "$scratch/out"
-LEAKED=yes TAKEN='a b' OUT=$scratch/out TMPDIR="$scratch/tmp dir" "$lab" --cpus 1 --memory 1G \
+LEAKED=yes TAKEN='a b' OUT=$scratch/out TMPDIR="$scratch/tmp dir" "$lab" --cpus 2 --memory 1G \
     --env 'GIVEN=x "y" $z' --env TAKEN --env OUT --out "$scratch/out" \
     bash inside.sh 'two words' "it's" '"$HOME" \\' '' >"$scratch/stdout" 2>"$scratch/stderr"
 same "exit status 7" "$?" 7
@@ -48,6 +49,7 @@ same "and they stay inside" "$(ls)" $'here\ninside.sh'
 same "/tmp" "$(line tmp)" "written"
 same "/dev/shm" "$(line shm)" "shared"
 same "stdin is empty" "$(line stdin)" "0"
+same "processors" "$(line processors)" "2"
 same "loopback is up" "$(line loopback)" "unknown"
 same "nested paging and tun" "$(line npt)" "Y tun=c"
 same "/dev/kvm" "$(line kvm)" "usable"
