@@ -123,17 +123,19 @@ class Bench:
             for part, target in ((0.5, 200), (0.99, 300)):
                 label = f"stall, {name}, p{part * 100:.0f}"
                 self.table.add(label, percentile(run["with_ns"], part) / 1e3, "us", ("<=", target),
-                               "same windows without a snapshot",
-                               percentile(run["without_ns"], part) / 1e3,
-                               spread(run["with_ns"], 1e-3))
+                               "windows in which a thread spins instead",
+                               percentile(run["busy_ns"], part) / 1e3,
+                               spread(run["with_ns"], 1e-3) + ", without a snapshot "
+                               f"{percentile(run['without_ns'], part) / 1e3:.4g}")
             self.table.add(f"  pause by the host's clock, {name}, p50",
                            percentile(run["pause_ns"], 0.5) / 1e3, "us",
                            spread=spread(run["pause_ns"], 1e-3))
             for step, values in run["steps_ns"].items():
                 self.table.add(f"    {step}", percentile(values, 0.5) / 1e3, "us",
                                spread=spread(values, 1e-3))
-            self.table.add(f"  guest's writes, {name}, to those without",
-                           run["writes_per_s"] / max(1, run["quiet_writes_per_s"]), "")
+            if run is hot:
+                self.table.add(f"  guest's writes, {name}, to those without",
+                               run["writes_per_s"] / max(1, run["quiet_writes_per_s"]), "")
         ours = percentile(paced["with_ns"], 0.5) / 1e3
         for kind in ("background-snapshot", "stop and save"):
             gaps, took = peers[kind]

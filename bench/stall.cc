@@ -1,6 +1,8 @@
 // What a guest that works feels of a snapshot: the longest gap it sees from the beginning of a
-// snapshot until its commit, beside the longest gap of windows as long without one. The guest is
-// the jitter payload, which writes a working set and watches its TSC (guest-images/payloads).
+// snapshot until its commit, beside the longest gap of windows as long without one, and of windows
+// in which a thread spins in its place: what the host does to a guest that shares it with anything
+// busy. The guest is the jitter payload, which writes a working set and watches its TSC
+// (guest-images/payloads).
 //
 //   stall PAYLOADS STORE [--memory MIB] [--size MIB] [--rate PAGES_PER_S] [--count N] [--cpus N]
 //         [--max-pause US] [--every MS] [--keep N] [--fulls N] [--json]
@@ -103,6 +105,11 @@ class Jitter {
   size_t seen_ = 0;
 };
 
+void spin(std::chrono::nanoseconds time) {
+  for (auto end = Clock::now() + time; Clock::now() < end;) {
+  }
+}
+
 uint64_t at(std::vector<uint64_t> values, double part) {
   std::ranges::sort(values);
   return values.empty()
@@ -112,7 +119,7 @@ uint64_t at(std::vector<uint64_t> values, double part) {
 
 struct Series {
   // Nanoseconds, one a snapshot.
-  std::vector<uint64_t> with, without, pause, clear, total;
+  std::vector<uint64_t> with, without, busy, pause, clear, total;
   std::map<std::string, std::vector<uint64_t>> steps;  // of the pause
   std::vector<uint64_t> bytes;                         // committed
   uint64_t pages = 0, unchanged = 0, rewritten = 0, rounds = 0, slices = 0, held_ns = 0;
@@ -149,6 +156,7 @@ void print_table(const Series& series) {
   };
   row("longest gap, with a snapshot", series.with);
   row("longest gap, without", series.without);
+  row("longest gap, a thread spins", series.busy);
   row("pause, as the host measures it", series.pause);
   for (const char* step : {"stop", "barrier", "log", "stage", "state", "run"}) {
     row(fmt::format("  {}", step).c_str(), series.steps.at(step));
@@ -178,6 +186,7 @@ void print_json(const Options& options, const Series& series) {
   nlohmann::json json = {{"options", options.numbers},
                          {"with_ns", series.with},
                          {"without_ns", series.without},
+                         {"busy_ns", series.busy},
                          {"pause_ns", series.pause},
                          {"steps_ns", series.steps},
                          {"clear_ns", series.clear},
@@ -245,6 +254,9 @@ int main(int argc, char** argv) {
     jitter.clear();
     std::this_thread::sleep_for(std::chrono::nanoseconds(outcome.total_ns));
     auto [quiet_gap, quiet_writes] = jitter.report();
+    jitter.clear();
+    spin(std::chrono::nanoseconds(outcome.total_ns));
+    series.busy.push_back(jitter.report().longest_gap_ns);
     series.with.push_back(gap);
     series.without.push_back(quiet_gap);
     series.writes_per_s += writes;

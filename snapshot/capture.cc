@@ -46,8 +46,10 @@ struct Capture::Run {
   std::unique_ptr<Commit> commit;
   Slot pack = kSlotZero;
   std::unique_ptr<Staging> staging;
-  PageBits pending;  // to be copied: read from the log, or left by an earlier snapshot
-  PageBits absent;   // of a full one: not in memory when it began
+  PageBits pending;               // to be copied: read from the log, or left by an earlier snapshot
+  PageBits absent;                // of a full one: not in memory when it began
+  PageBits last_look;             // at the log, in the pause, and `pending` with it
+  std::vector<uint64_t> residue;  // its pages
   bool throttled = false;
   bool left_held = false;
   LiveGuest::PauseTimes times;
@@ -75,7 +77,7 @@ Capture::Capture(LiveGuest& guest, Store& store, Branch& branch)
     : guest_(guest), store_(store), branch_(branch), epoch_(make_page_bits(guest.ram_pages())) {}
 
 Result<Capture::Outcome> Capture::take(const Options& options, Progress& progress) {
-  Run run{*this, options, progress, {}, {}, {}, {}, {}, {}, {}, false, false, {}};
+  Run run{*this, options, progress, {}, {}, {}, {}, {}, {}, {}, {}, {}, false, false, {}};
   uint64_t start = now_ns();
   TRY(run.begin());
   TRY(run.rounds());
@@ -106,6 +108,7 @@ Result<void> Capture::Run::begin() {
   }
   TRY(guest().fetch_dirty(pending));
   add_bits(capture.epoch_, pending);
+  last_look = make_page_bits(ram_pages);
 
   // Space is taken now: a full disk is to be met here, before anything was done.
   TRY_ASSIGN(pack, commit->create_pack((count_bits(pending) + 1) * kPageBytes));
@@ -239,29 +242,39 @@ Result<bool> Capture::Run::pause(bool at_any_price) {
   room = std::min(room, std::max<uint64_t>(outcome.staging_bytes / kPageBytes / 2, limit));
   TRY(staging->relieve(commit->file(pack), room));
   staging->reserve(room);
+  // In the pause these words are gone through, and the log once: other passes over so many bits
+  // would be felt.
+  std::vector<size_t> words;
+  for_each_word(pending, [&](size_t word) {
+    words.push_back(word);
+    return true;
+  });
+  residue.clear();
+  residue.reserve(std::min<uint64_t>(room, 4 * kLargestResidue) + 1);
   times = {};
   TRY(guest().begin_pause(times));
   bool taken = false;
   auto paused = [&]() -> Result<void> {
     uint64_t start = now_ns();
-    TRY(guest().peek_dirty(pending));
-    uint64_t left = count_bits(pending);
+    TRY(guest().peek_dirty(last_look));
+    for (size_t word : words) last_look[word] |= pending[word];
+    bool few = for_each_page(last_look, 0, [&](uint64_t page) {
+      residue.push_back(page);
+      return at_any_price || residue.size() <= room;
+    });
     times.log = now_ns() - start;
-    if (left > room && !at_any_price) return {};
+    if (!few) return {};
     start = now_ns();
-    outcome.residue = left;
-    Result<void> copied;
-    for_each_page(pending, 0, [&](uint64_t page) {
+    outcome.residue = residue.size();
+    for (uint64_t page : residue) {
       if (staging->free_pages() == 0) {
         // Only at any price: the guest stands still for as long as the disk takes.
-        copied = staging->settle();
-        if (copied) copied = staging->relieve(commit->file(pack), kPieceWords * 64);
+        TRY(staging->settle());
+        TRY(staging->relieve(commit->file(pack), kPieceWords * 64));
         staging->reserve(kPieceWords * 64);
       }
-      if (copied) copied = copy_page(page, guest().page(page));
-      return copied.has_value();
-    });
-    TRY(copied);
+      TRY(copy_page(page, guest().page(page)));
+    }
     times.stage = now_ns() - start;
     start = now_ns();
     TRY(guest().save_state());
@@ -280,6 +293,7 @@ Result<bool> Capture::Run::pause(bool at_any_price) {
   times.run = now_ns() - start;
   // What the log named in the pause is in the next epoch as well; what was in `pending` before is
   // in this one.
+  add_bits(pending, last_look);
   add_bits(capture.epoch_, pending);
   TRY(result);
   if (taken) {

@@ -50,9 +50,7 @@ Result<void> MachineGuest::fetch_dirty(std::span<uint64_t> bits) {
 }
 
 Result<void> MachineGuest::peek_dirty(std::span<uint64_t> bits) {
-  TRY(machine_.dirty_log()->peek(scratch_));
-  add_bits(bits, scratch_);
-  return {};
+  return machine_.dirty_log()->peek(bits);
 }
 
 Result<void> MachineGuest::clear_dirty(uint64_t first_page, std::span<const uint64_t> bits) {
@@ -92,8 +90,10 @@ Result<void> MachineGuest::begin_pause(PauseTimes& times) {
 Result<void> MachineGuest::save_state() {
   device_state_.clear();
   platform_.save(device_state_);
+  auto read = state_->read_vm();
   machine_.wait_tasks();
-  return state_->read_vm();
+  TRY(read);
+  return state_->outcome();
 }
 
 void MachineGuest::end_pause(bool commit_point) {

@@ -94,6 +94,7 @@ class Staging {
   void leave_pool(Entry& entry);
   void advance_tail();
   base::Result<bool> start_write(File& pack);
+  base::Result<void> make_room(File& pack);
   base::Result<void> submit(Write& write, uint64_t offset);
   base::Result<void> collect(bool wait);
   Write* free_write();
@@ -110,6 +111,7 @@ class Staging {
   // written or done; [written_, head_): waiting.
   uint64_t tail_ = 0, written_ = 0, head_ = 0;
   uint64_t next_place_ = 0;
+  uint64_t pack_bytes_ = 0;  // the pack is at least so long
   uint64_t touched_ = 0;  // slots of the pool that memory exists for
   PageHash zero_hash_ = 0;
   Counts counts_;

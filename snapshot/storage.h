@@ -45,6 +45,13 @@ class File {
   virtual uint32_t alignment() const = 0;
 };
 
+// Lengthens a file of `from` bytes, with space on the disk. Writes inside a file's size run side by
+// side; those past it ext4 does one after the other, each waiting for the disk.
+inline base::Result<void> extend(File& file, uint64_t from, uint64_t to) {
+  TRY(file.allocate(from, to - from));
+  return file.truncate(to);
+}
+
 // Transfers that run while their owner does something else; used by one thread at a time.
 class IoQueue {
  public:

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <bit>
 #include <cassert>
 #include <cstring>
 
@@ -45,7 +46,8 @@ Result<std::unique_ptr<GuestMemory>> GuestMemory::create(uint64_t bytes, Backing
     memory->mappings_.push_back(std::move(mapping));
     memory->regions_.push_back(region);
     size_t words = (region.size / kPageSize + 63) / 64;
-    memory->dirty_.push_back({std::make_unique<std::atomic<uint64_t>[]>(words), words});
+    memory->dirty_.push_back({std::make_unique<std::atomic<uint64_t>[]>(words),
+                              std::make_unique<std::atomic<uint64_t>[]>((words + 63) / 64), words});
   }
   memory->size_ = bytes;
   memory->is_copy_ = backing.kind == Backing::Kind::kCopy;
@@ -163,6 +165,12 @@ Result<void> GuestMemory::store_release16(Gpa gpa, uint16_t value) {
   return {};
 }
 
+// Release: whoever takes the mark sees the data that was written before it.
+void GuestMemory::DirtyMap::mark(size_t word, uint64_t bits) {
+  words[word].fetch_or(bits, std::memory_order_release);
+  summary[word / 64].fetch_or(1ull << (word % 64), std::memory_order_release);
+}
+
 void GuestMemory::mark_dirty(Gpa gpa, uint64_t length) {
   if (length == 0) return;
   for (size_t i = 0; i < regions_.size(); ++i) {
@@ -171,8 +179,7 @@ void GuestMemory::mark_dirty(Gpa gpa, uint64_t length) {
     uint64_t first = (gpa.value - region.start.value) / kPageSize;
     uint64_t last = (gpa.value - region.start.value + length - 1) / kPageSize;
     for (uint64_t page = first; page <= last; ++page) {
-      // Release: whoever takes the mark sees the data that was written before it.
-      dirty_[i].words[page / 64].fetch_or(1ull << (page % 64), std::memory_order_release);
+      dirty_[i].mark(page / 64, 1ull << (page % 64));
     }
     return;
   }
@@ -189,23 +196,34 @@ bool GuestMemory::is_dirty(Gfn gfn) const {
 
 void GuestMemory::take_dirty(size_t index, std::span<uint64_t> into) {
   DirtyMap& map = dirty_[index];
-  for (size_t word = 0; word < std::min(map.count, into.size()); ++word) {
-    if (map.words[word].load(std::memory_order_relaxed) == 0) continue;
-    into[word] |= map.words[word].exchange(0, std::memory_order_acquire);
+  assert(into.size() >= map.count);
+  for (size_t i = 0; i < (map.count + 63) / 64; ++i) {
+    if (map.summary[i].load(std::memory_order_relaxed) == 0) continue;
+    // The summary first: a mark that is made meanwhile sets it again.
+    uint64_t some = map.summary[i].exchange(0, std::memory_order_acquire);
+    for (; some != 0; some &= some - 1) {
+      size_t word = i * 64 + static_cast<size_t>(std::countr_zero(some));
+      into[word] |= map.words[word].exchange(0, std::memory_order_acquire);
+    }
   }
 }
 
 void GuestMemory::peek_dirty(size_t index, std::span<uint64_t> into) const {
   const DirtyMap& map = dirty_[index];
-  for (size_t word = 0; word < std::min(map.count, into.size()); ++word) {
-    into[word] |= map.words[word].load(std::memory_order_acquire);
+  assert(into.size() >= map.count);
+  for (size_t i = 0; i < (map.count + 63) / 64; ++i) {
+    uint64_t some = map.summary[i].load(std::memory_order_acquire);
+    for (; some != 0; some &= some - 1) {
+      size_t word = i * 64 + static_cast<size_t>(std::countr_zero(some));
+      into[word] |= map.words[word].load(std::memory_order_acquire);
+    }
   }
 }
 
 void GuestMemory::return_dirty(size_t index, std::span<const uint64_t> from) {
   DirtyMap& map = dirty_[index];
   for (size_t word = 0; word < std::min(map.count, from.size()); ++word) {
-    if (from[word] != 0) map.words[word].fetch_or(from[word], std::memory_order_release);
+    if (from[word] != 0) map.mark(word, from[word]);
   }
 }
 

@@ -117,8 +117,10 @@ class GuestMemory {
   base::Result<const Region*> find(Gpa gpa, uint64_t length) const;
 
   struct DirtyMap {
-    std::unique_ptr<std::atomic<uint64_t>[]> words;
-    size_t count = 0;
+    std::unique_ptr<std::atomic<uint64_t>[]> words;    // a bit a page
+    std::unique_ptr<std::atomic<uint64_t>[]> summary;  // a bit a word that may not be zero
+    size_t count = 0;                                  // words
+    void mark(size_t word, uint64_t bits);
   };
   std::vector<base::Mapping> mappings_;
   std::vector<Region> regions_;

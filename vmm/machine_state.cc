@@ -32,13 +32,17 @@ Result<std::unique_ptr<MachineState>> MachineState::prepare(Machine& machine) {
 }
 
 Result<void> MachineState::read_vm() {
+  TRY(irqchip_.save(machine_.vm()));
+  TRY_ASSIGN(clock_, ClockState::now(machine_.vm(), machine_.host_tsc_khz()));
+  return {};
+}
+
+Result<void> MachineState::outcome() const {
   for (size_t i = 0; i < outcomes_.size(); ++i) {
     if (!outcomes_[i]) {
       return std::unexpected(outcomes_[i].error().with(fmt::format("state of vCPU {}", i)));
     }
   }
-  TRY(irqchip_.save(machine_.vm()));
-  TRY_ASSIGN(clock_, ClockState::now(machine_.vm(), machine_.host_tsc_khz()));
   return {};
 }
 

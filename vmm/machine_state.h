@@ -2,7 +2,7 @@
 // "vcpu0" to "vcpuN", "irqchip" and "clock". Made ahead of a pause, so that nothing is allocated in
 // it; used for one save after the other.
 //
-//   prepare() … machine.hold(&state.read_vcpu()) → machine.wait_tasks() → read_vm() →
+//   prepare() … machine.hold(&state.read_vcpu()) → read_vm() → machine.wait_tasks() → outcome() →
 //   machine.release() → encode()
 //
 // Owned by who takes the snapshot, and does not outlive the machine; one thread besides the vCPUs'
@@ -31,8 +31,10 @@ class MachineState {
   // For the vCPUs' threads while the machine is held. Devices have injected their interrupts by
   // then.
   const VcpuTask& read_vcpu() const { return read_vcpu_; }
-  // After the tasks, while still held; fails also where a task did.
+  // The rest, while held; the tasks may run meanwhile.
   base::Result<void> read_vm();
+  // After the tasks: whether they read everything.
+  base::Result<void> outcome() const;
 
   void encode(base::SectionWriter& writer) const;
 

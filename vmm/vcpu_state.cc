@@ -81,6 +81,7 @@ Result<VcpuState> VcpuState::prepare(const KvmVm& vm, const KvmVcpu& vcpu,
                                      std::vector<uint32_t> msr_candidates) {
   VcpuState state;
   state.xsave.resize(xsave_bytes(vm));
+  state.tsc_khz = vcpu.tsc_khz();
   // KVM stops at the first that cannot be read: that one goes, and again.
   for (;;) {
     state.msrs = MsrTable(msr_candidates);
@@ -97,7 +98,6 @@ Result<void> VcpuState::save(const KvmVcpu& vcpu) {
   TRY(vcpu.get_xsave(xsave));
   TRY(vcpu.control(KVM_GET_XCRS, &xcrs, "KVM_GET_XCRS"));
   TRY(vcpu.control(KVM_GET_DEBUGREGS, &debugregs, "KVM_GET_DEBUGREGS"));
-  tsc_khz = vcpu.tsc_khz();
   TRY_ASSIGN(tsc_offset, vcpu.tsc_offset());
   TRY_ASSIGN(size_t got, vcpu.get_msrs(msrs));
   if (got < msrs.count()) {

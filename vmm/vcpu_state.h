@@ -6,7 +6,7 @@
 //
 //   save                 restore
 //   ----                 -------
-//                        TSC_KHZ       the unit of the TSC offset and of TSC_DEADLINE
+//   (TSC_KHZ, once)      TSC_KHZ       the unit of the TSC offset and of TSC_DEADLINE
 //                        CPUID         (by the machine, before this) decides which MSRs there are,
 //                                      and which bits of SREGS and XSAVE are allowed
 //   MP_STATE             MP_STATE      reading it makes KVM take INIT and SIPI, which changes
@@ -16,7 +16,6 @@
 //   XSAVE2               XSAVE
 //   XCRS                 XCRS
 //   DEBUGREGS            DEBUGREGS
-//   TSC_KHZ
 //   TSC_OFFSET           TSC_OFFSET    before TSC_DEADLINE, which is in ticks of this TSC; set by
 //                                      offset and not by the MSR, so that all vCPUs have the same
 //                                      and KVM keeps its master clock
@@ -29,8 +28,10 @@
 //
 // Of the VM (vm_state.h): the clock is set before the vCPUs, because TSC offsets and the guest's
 // wall clock (an MSR that KVM answers by writing guest memory) are made from it; PICs and IOAPIC
-// are read and set after them, because setting the IOAPIC delivers its pending interrupts to the
-// LAPICs. Devices come last of all, and raise every interrupt once.
+// are set after them, because setting the IOAPIC delivers its pending interrupts to the LAPICs.
+// Devices come last of all, and raise every interrupt once. Clock, PICs and IOAPIC are read while
+// the vCPUs are: nothing that runs could change them, and each call takes its time (a KVM that
+// loads the vCPU slowly takes 5 us for every one).
 //
 // MSR_IA32_TSC is not among the MSRs; TSC_OFFSET stands for it. MTRRs are, which KVM does not list.
 #pragma once
@@ -62,8 +63,8 @@ struct VcpuState {
   kvm_lapic_state lapic{};
   kvm_vcpu_events events{};
 
-  // Makes room, and finds out which of `msr_candidates` this vCPU has. While parked, not in a pause
-  // that counts.
+  // Makes room, and finds out the TSC's frequency and which of `msr_candidates` this vCPU has.
+  // While parked, not in a pause that counts.
   static base::Result<VcpuState> prepare(const KvmVm& vm, const KvmVcpu& vcpu,
                                          std::vector<uint32_t> msr_candidates);
 

@@ -50,7 +50,7 @@ base::Result<Slot> Commit::create_pack(uint64_t estimate_bytes) {
   auto page = std::make_unique<AlignedPage>();
   std::ranges::copy(encode_pack_header(branch_.store_.format(), id), page->bytes.begin());
   auto prepare = [&]() -> base::Result<void> {
-    TRY(file->allocate(0, kPackHeaderBytes + estimate_bytes));
+    TRY(extend(*file, 0, kPackHeaderBytes + estimate_bytes));
     return file->write(0, page->bytes);
   };
   if (auto prepared = prepare(); !prepared) {

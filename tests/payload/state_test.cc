@@ -73,6 +73,7 @@ class StateTest : public ::testing::Test {
     machine.begin_tasks(snapshot.state->read_vcpu());
     machine.wait_tasks();
     auto read = snapshot.state->read_vm();
+    if (read) read = snapshot.state->outcome();
     EXPECT_TRUE(read) << read.error().text();
     platform.save(snapshot.devices);
     std::memcpy(snapshot.memory.data(), machine.memory().host(0), snapshot.memory.size());
@@ -294,6 +295,7 @@ TEST_F(StateTest, AStateIsUsedAgainAndAgain) {
     guest_->machine().hold(&(*state)->read_vcpu());
     guest_->machine().wait_tasks();
     ASSERT_TRUE((*state)->read_vm());
+    ASSERT_TRUE((*state)->outcome());
     guest_->machine().release();
     writer.clear();
     (*state)->encode(writer);

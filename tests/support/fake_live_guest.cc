@@ -113,6 +113,7 @@ Result<void> FakeLiveGuest::begin_pause(PauseTimes&) {
 
 Result<void> FakeLiveGuest::peek_dirty(std::span<uint64_t> bits) {
   std::lock_guard log(log_);
+  std::ranges::fill(bits, 0);
   snapshot::add_bits(bits, dirty_);
   snapshot::add_bits(bits, host_);
   return {};
