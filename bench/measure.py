@@ -315,6 +315,62 @@ class Bench:
                 times.append(self.entered(path, guest.started_ns)[0] / 1e6)
         return times
 
+    # --- clones ---
+
+    @staticmethod
+    def available():
+        for line in open("/proc/meminfo"):
+            if line.startswith("MemAvailable"):
+                return int(line.split()[1]) * 1024
+
+    @staticmethod
+    def pss(pid):
+        for line in open(f"/proc/{pid}/smaps_rollup"):
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+
+    def clone_set(self, store, snapshot, count):
+        """Seconds until so many clones are restored, host memory they take, their share of it by
+        smaps. Paused: a payload guest is never idle."""
+        self.names += 1
+        before, start, pids = self.available(), now_ns(), []
+        process = subprocess.Popen(
+            [self.minivmm, "restore", f"{store}@{snapshot}", "--clones", str(count), "--paused",
+             "--json", "--name", f"bench{os.getpid()}-{self.names}", "--console-file", "/dev/null"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        try:
+            while len(pids) < count:
+                line = json.loads(process.stdout.readline())
+                if line["state"] != "started":
+                    raise RuntimeError(f"a clone {line['state']}")
+                pids.append(line["pid"])
+            took = (now_ns() - start) / 1e9
+            time.sleep(1)
+            return took, before - self.available(), sum(self.pss(pid) for pid in pids)
+        finally:
+            for pid in pids:
+                os.kill(pid, 9)
+            process.kill()
+            process.wait()
+
+    def clones(self):
+        store = f"{self.work}/clones"
+        self.chain(store, 1, 64)
+        snapshot = self.ids(store)[-1]
+        few, many = (10, 40) if self.quick else (20, 100)
+        each, used, pss = [], [], []
+        for _ in range(3 if self.quick else 7):
+            a, b = (self.clone_set(store, snapshot, count) for count in (few, many))
+            # The difference: without the template, which is read once.
+            each.append((b[0] - a[0]) / (many - few) * 1e3)
+            used.append((b[1] - a[1]) / (many - few) / MIB)
+            pss.append(b[2] / many / MIB)
+        self.table.add(f"clones, {many}, restored and paused: each", statistics.median(each), "ms",
+                       spread=spread(each))
+        self.table.add("  host memory of each, the kernel's too", statistics.median(used), "MiB",
+                       ("<=", 2), "of that in the process (Pss)", statistics.median(pss),
+                       spread(used))
+
     # --- the program ---
 
     def program(self):
@@ -342,7 +398,7 @@ class Bench:
         self.table.add("memory besides guest RAM, 1 vCPU, 128 MiB", resident / 1024, "MiB",
                        ("<=", 5))
 
-    PARTS = ("program", "stalls", "full_snapshots", "verify_and_eager", "restores")
+    PARTS = ("program", "stalls", "full_snapshots", "verify_and_eager", "restores", "clones")
 
     def run(self, parts):
         for part in parts:
@@ -353,7 +409,6 @@ class Bench:
                 self.failed = True
         self.table.missing("dirty tracking, first write after a clear", "no probe on bare KVM yet")
         self.table.missing("working set touched after a lazy restore", "no measurement yet")
-        self.table.missing("clones", "no measurement yet")
         self.table.missing("cold boot to init", "bench/boot.sh, in the lab")
 
 

@@ -41,7 +41,7 @@ int run_command_line(int argc, const char* const* argv) {
   minivmm run --help
   minivmm doctor
 )");
-  std::vector<Command> commands = add_commands(root);
+  std::vector<Command> commands = add_commands(root, argc > 1 ? argv[1] : "");
   try {
     root.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {

@@ -2,14 +2,15 @@
 
 #include <fmt/format.h>
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <chrono>
 
 #include "vmm/base/mapping.h"
+#include "vmm/base/thread.h"
 
 namespace snapshot {
 
@@ -24,6 +25,7 @@ constexpr uint64_t kGapBytes = 64 << 10;
 constexpr size_t kPlacePages = 16;
 constexpr uint64_t kLookupPages = 4096;
 constexpr size_t kMostTouched = 1 << 20;
+constexpr int kBackgroundNice = 10;
 }  // namespace
 
 Result<std::unique_ptr<Pager>> Pager::start(vmm::GuestMemory& memory,
@@ -36,16 +38,18 @@ Result<std::unique_ptr<Pager>> Pager::start(vmm::GuestMemory& memory,
   }
   std::unique_ptr<Pager> pager(new Pager(memory, std::move(snapshot), std::move(options),
                                          std::move(userfault), std::move(stop)));
-  // Signals are the main thread's.
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  pager->faults_ = std::thread([raw = pager.get()] { raw->serve_faults(); });
-  pager->background_ = std::thread([raw = pager.get()] { raw->bring_rest(); });
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  pthread_setname_np(pager->faults_.native_handle(), "pager");
-  pthread_setname_np(pager->background_.native_handle(), "pager-ahead");
+  TRY_ASSIGN(pager->faults_,
+             base::start_thread("pager", [raw = pager.get()] { raw->serve_faults(); }));
   return pager;
+}
+
+Result<void> Pager::bring_ahead() {
+  TRY_ASSIGN(background_, base::start_thread("pager-ahead", [this] {
+               // Where CPUs are few the guest goes first, and who waits for a page.
+               (void)::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kBackgroundNice);
+               bring_rest();
+             }));
+  return {};
 }
 
 Pager::Pager(vmm::GuestMemory& memory, std::shared_ptr<const Snapshot> snapshot, Options options,

@@ -47,10 +47,15 @@ class Pager {
     std::atomic<uint64_t> zero = 0;
   };
 
+  // Serves who waits from now on.
   static base::Result<std::unique_ptr<Pager>> start(vmm::GuestMemory& memory,
                                                     std::shared_ptr<const Snapshot> snapshot,
                                                     Options options);
   ~Pager();
+
+  // Starts bringing what nobody waits for; once, and best when the guest runs: until then the CPUs
+  // have better things to do.
+  base::Result<void> bring_ahead();
 
   // Is every page of the snapshot in memory?
   bool complete() const { return complete_.load(std::memory_order_acquire); }

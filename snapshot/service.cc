@@ -1,10 +1,9 @@
 #include "snapshot/service.h"
 
 #include <fmt/format.h>
-#include <pthread.h>
-#include <signal.h>
 
 #include "vmm/base/log.h"
+#include "vmm/base/thread.h"
 
 namespace snapshot {
 
@@ -24,12 +23,8 @@ Result<std::unique_ptr<SnapshotService>> SnapshotService::start(Config config,
   if (!service->store_ && !service->config_.store_path.empty()) {
     TRY(service->open_store(service->config_.store_path));
   }
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  service->thread_ = std::thread([raw = service.get()] { raw->thread_main(); });
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  pthread_setname_np(service->thread_.native_handle(), "snapshots");
+  TRY_ASSIGN(service->thread_,
+             base::start_thread("snapshots", [raw = service.get()] { raw->thread_main(); }));
   return service;
 }
 

@@ -7,6 +7,7 @@
 #include <cerrno>
 
 #include "vmm/base/log.h"
+#include "vmm/base/thread.h"
 
 namespace vmm {
 
@@ -56,19 +57,8 @@ Vcpu::~Vcpu() {
 }
 
 base::Result<void> Vcpu::start() {
-  // Only the kick is taken by a vCPU; the program's signals belong to the main thread.
-  sigset_t mask, before;
-  sigfillset(&mask);
-  sigdelset(&mask, kKickSignal);
-  pthread_sigmask(SIG_SETMASK, &mask, &before);
-  try {
-    thread_ = std::thread([this] { thread_main(); });
-  } catch (const std::system_error& error) {
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    return base::fail("start the thread of vCPU " + std::to_string(index_), error.code().value());
-  }
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  pthread_setname_np(thread_.native_handle(), fmt::format("vcpu{}", index_).c_str());
+  TRY_ASSIGN(thread_, base::start_thread(
+                          fmt::format("vcpu{}", index_), [this] { thread_main(); }, kKickSignal));
   // Only now: who asks the thread to park while it is being made does so by the goal alone.
   started_ = true;
   return {};

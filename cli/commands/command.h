@@ -34,7 +34,8 @@ Command add_commit(CLI::App& root);
 Command add_doctor(CLI::App& root);
 Command add_completion(CLI::App& root);
 
-// All of them, in the order of --help.
-std::vector<Command> add_commands(CLI::App& root);
+// All of them, in the order of --help; or the one called `chosen` alone, where there is one that
+// does not ask for the others: a restore is not to wait for the options of sixteen other commands.
+std::vector<Command> add_commands(CLI::App& root, std::string_view chosen = {});
 
 }  // namespace cli

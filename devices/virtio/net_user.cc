@@ -2,13 +2,13 @@
 
 #include <arpa/inet.h>
 #include <fmt/format.h>
-#include <pthread.h>
-#include <signal.h>
 #include <sys/socket.h>
 
 #include <charconv>
 #include <chrono>
 #include <string>
+
+#include "vmm/base/thread.h"
 
 namespace virtio {
 
@@ -122,13 +122,8 @@ Result<std::unique_ptr<UserNetwork>> UserNetwork::start(const Options& options) 
   std::unique_ptr<UserNetwork> network(new UserNetwork(library, std::move(stop)));
   TRY(network->connect_ends());
   TRY(network->create_stack(options));
-  // Signals are for the main thread.
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  network->thread_ = std::thread([raw = network.get()] { raw->loop(); });
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  pthread_setname_np(network->thread_.native_handle(), "user-network");
+  TRY_ASSIGN(network->thread_,
+             base::start_thread("user-network", [raw = network.get()] { raw->loop(); }));
   return network;
 }
 

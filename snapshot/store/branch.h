@@ -33,7 +33,7 @@ struct LayerFiles {
 
 class Branch {
  public:
-  // A new branch that continues `parent` (null: none). Used by Store.
+  // A new branch that continues `parent` (null: none).
   static base::Result<std::unique_ptr<Branch>> create(Store& store,
                                                       std::shared_ptr<const Snapshot> parent,
                                                       std::string_view vm_name);

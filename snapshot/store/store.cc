@@ -199,6 +199,14 @@ base::Result<Id> Store::resolve(std::string_view text) const {
     TRY_ASSIGN(const bool there, storage_->exists(snapshot_name(*whole)));
     if (there) return *whole;
   }
+  if (!text.empty()) {
+    // Found by its name alone, however many others there are.
+    TRY_ASSIGN(auto names, storage_->list("snap"));
+    std::erase_if(names, [&](const auto& name) { return !name.starts_with(text); });
+    if (names.size() == 1) {
+      if (auto id = Id::parse(names[0])) return *id;
+    }
+  }
   TRY_ASSIGN(const auto infos, list());
   std::vector<const SnapshotInfo*> found;
   for (const SnapshotInfo& info : infos) {

@@ -71,7 +71,8 @@ class Store {
   base::Result<Id> resolve(std::string_view text) const;
   base::Result<std::shared_ptr<const Snapshot>> load(const Id& id) const;
 
-  // A machine's place, locked while the object lives. `parent`: what it was restored from.
+  // A machine's place, locked while the object lives. `parent`: what it was restored from. Where
+  // that is loaded already, Branch::create() takes it.
   base::Result<std::unique_ptr<Branch>> create_branch(std::optional<Id> parent,
                                                       std::string_view vm_name);
   base::Result<std::vector<HeadInfo>> heads() const;

@@ -1,12 +1,11 @@
 #include "vmm/base/event_loop.h"
 
-#include <pthread.h>
-#include <signal.h>
 #include <sys/epoll.h>
 
 #include <array>
 #include <future>
-#include <system_error>
+
+#include "vmm/base/thread.h"
 
 namespace base {
 
@@ -18,20 +17,8 @@ Result<std::unique_ptr<EventLoop>> EventLoop::create(std::string name) {
   loop->wake_ = std::make_unique<EventFd>(std::move(wake));
   TRY(loop->watch(loop->wake_->fd(), EPOLLIN,
                   [event = loop->wake_.get()](uint32_t) { event->consume(); }));
-  // Signals are for the main thread.
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  int error = 0;
-  try {
-    loop->thread_ = std::thread([raw = loop.get()] { raw->loop(); });
-  } catch (const std::system_error& thrown) {
-    error = thrown.code().value();
-  }
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  if (error != 0) return fail("start thread " + loop->name_, error);
+  TRY_ASSIGN(loop->thread_, start_thread(loop->name_, [raw = loop.get()] { raw->loop(); }));
   loop->thread_id_ = loop->thread_.get_id();
-  pthread_setname_np(loop->thread_.native_handle(), loop->name_.substr(0, 15).c_str());
   return loop;
 }
 

@@ -1,0 +1,16 @@
+// Threads of the monitor, all made here.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <thread>
+
+#include "vmm/base/result.h"
+
+namespace base {
+
+// Starts `body` on a thread called `name` (for ps and gdb; 15 characters of it). It takes no
+// signal, which are the main thread's, but `taken` where that is not 0.
+Result<std::thread> start_thread(std::string name, std::function<void()> body, int taken = 0);
+
+}  // namespace base
