@@ -55,8 +55,9 @@ class LiveGuest {
   virtual void release() = 0;
 
   // The pause. begin: vCPUs out, devices between two requests. peek_dirty: what fetch_dirty() would
-  // add, in place of what `bits` held, and all of it stays marked for the next snapshot too. save: reads all state into memory kept for
-  // it. end: disk layers are switched where `commit_point`, then everything runs again.
+  // add, in place of what `bits` held, and all of it stays marked for the next snapshot too. save:
+  // reads all state into memory kept for it. end: disk layers are switched where `commit_point`,
+  // then everything runs again.
   virtual base::Result<void> begin_pause(PauseTimes& times) = 0;
   virtual base::Result<void> peek_dirty(std::span<uint64_t> bits) = 0;
   virtual base::Result<void> save_state() = 0;

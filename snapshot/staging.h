@@ -112,7 +112,7 @@ class Staging {
   uint64_t tail_ = 0, written_ = 0, head_ = 0;
   uint64_t next_place_ = 0;
   uint64_t pack_bytes_ = 0;  // the pack is at least so long
-  uint64_t touched_ = 0;  // slots of the pool that memory exists for
+  uint64_t touched_ = 0;     // slots of the pool that memory exists for
   PageHash zero_hash_ = 0;
   Counts counts_;
   std::vector<std::unique_ptr<Write>> writes_;
