@@ -14,50 +14,10 @@ import time
 
 import plot
 from qemu import Qemu, now_ns, wait_for
+from table import Table, percentile, spread
 
 PAGE = 4096
 MIB = 1 << 20
-
-
-def percentile(values, part):
-    ordered = sorted(values)
-    return ordered[int(part * (len(ordered) - 1))]
-
-
-def spread(values, scale=1.0):
-    return f"{min(values) * scale:.4g} to {max(values) * scale:.4g}, n={len(values)}"
-
-
-class Table:
-    def __init__(self):
-        self.rows = []
-
-    def add(self, name, value, unit, target=None, peer=None, peer_value=None, spread=None):
-        """`target`: ("<=" or ">=", number), or none."""
-        met = None
-        if target and value is not None:
-            met = value <= target[1] if target[0] == "<=" else value >= target[1]
-        row = {"name": name, "value": value, "unit": unit,
-               "target": f"{target[0]} {target[1]:g}" if target else None, "met": met,
-               "peer": peer, "peer_value": peer_value, "spread": spread}
-        self.rows.append(row)
-        print(self.text(row), flush=True)
-
-    def missing(self, name, why):
-        self.add(name, None, why)
-
-    @staticmethod
-    def text(row):
-        if row["value"] is None:
-            return f"{row['name']:<46} not measured: {row['unit']}"
-        verdict = {True: "met", False: "MISSED", None: ""}[row["met"]]
-        line = f"{row['name']:<46} {row['value']:>10.4g} {row['unit']:<6}"
-        line += f" {row['target'] or '':>8} {verdict:<6}"
-        if row["peer"]:
-            line += f"  {row['peer']}: {row['peer_value']:.4g}"
-        if row["spread"]:
-            line += f"  ({row['spread']})"
-        return line
 
 
 class Bench:
