@@ -103,7 +103,7 @@ TEST(FormatDocumentTest, TheWorkedExampleIsWhatIsWritten) {
   collect(files.image(), test::kRootInode, "", written);
   const auto documented = dumps(read_file(kSource + "/snapshot/FORMAT.md"));
   for (const auto& [name, content] : written) {
-    if (content.empty()) continue;  // locks
+    if (content.empty()) continue;  // LOCK
     auto found = documented.find(name);
     ASSERT_NE(found, documented.end()) << name << " is not in the document";
     const std::string& dump = found->second;
