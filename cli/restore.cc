@@ -132,7 +132,7 @@ Result<int> restore_machine(const RestoreOptions& asked) {
   TRY_ASSIGN(process.branch, snapshot::Branch::create(*process.store, from, options.name));
   TRY(assemble(process, from, options, asked, *foreground));
   if (!asked.paused) process.machine->run();
-  if (process.pager) TRY(process.pager->bring_ahead());
+  if (process.pager) process.pager->bring_ahead();
   if (asked.on_running) asked.on_running();
   return report_end(stay_with(process, options, *foreground));
 }

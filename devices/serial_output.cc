@@ -3,13 +3,14 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
-#include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+
+#include "vmm/base/thread.h"
 
 namespace devices {
 namespace {
@@ -38,14 +39,16 @@ base::Result<std::unique_ptr<SerialOutput>> SerialOutput::start(Serial& serial, 
     return base::fail_errno(fmt::format("serial output to descriptor {}", fd));
   }
   TRY_ASSIGN(base::Fd copy, nonblocking_copy(fd, status));
-  return std::unique_ptr<SerialOutput>(
+  std::unique_ptr<SerialOutput> output(
       new SerialOutput(serial, std::move(copy), S_ISSOCK(status.st_mode)));
+  TRY_ASSIGN(output->thread_,
+             base::start_thread("serial-output", [raw = output.get()] { raw->loop(); }));
+  return output;
 }
 
 SerialOutput::SerialOutput(Serial& serial, base::Fd fd, bool socket)
     : serial_(serial), fd_(std::move(fd)), socket_(socket) {
   serial_.set_output_listener([this] { wake(); });
-  thread_ = std::thread([this] { loop(); });
 }
 
 SerialOutput::~SerialOutput() {
@@ -55,7 +58,7 @@ SerialOutput::~SerialOutput() {
     stopping_ = true;
   }
   changed_.notify_one();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 void SerialOutput::wake() {
@@ -67,11 +70,7 @@ void SerialOutput::wake() {
 }
 
 void SerialOutput::loop() {
-  pthread_setname_np(pthread_self(), "serial-output");
-  sigset_t pipe_signal;  // a reader that went away is an error of write(), not our end
-  sigemptyset(&pipe_signal);
-  sigaddset(&pipe_signal, SIGPIPE);
-  pthread_sigmask(SIG_BLOCK, &pipe_signal, nullptr);
+  // A reader that went away is an error of write(), not our end: no signal comes here.
 
   bool stopping = false;
   while (!stopping) {

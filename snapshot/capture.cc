@@ -41,18 +41,18 @@ struct Capture::Run {
   Capture& capture;
   const Options& options;
   Progress& progress;
-  Outcome outcome;
-  std::shared_ptr<const Snapshot> parent;
-  std::unique_ptr<Commit> commit;
+  Outcome outcome = {};
+  std::shared_ptr<const Snapshot> parent = nullptr;
+  std::unique_ptr<Commit> commit = nullptr;
   Slot pack = kSlotZero;
-  std::unique_ptr<Staging> staging;
-  PageBits pending;               // to be copied: read from the log, or left by an earlier snapshot
-  PageBits absent;                // of a full one: not in memory when it began
-  PageBits last_look;             // at the log, in the pause, and `pending` with it
-  std::vector<uint64_t> residue;  // its pages
+  std::unique_ptr<Staging> staging = nullptr;
+  PageBits pending = {};    // to be copied: read from the log, or left by an earlier snapshot
+  PageBits absent = {};     // of a full one: not in memory when it began
+  PageBits last_look = {};  // at the log, in the pause, and `pending` with it
+  std::vector<uint64_t> residue = {};  // its pages
   bool throttled = false;
   bool left_held = false;
-  LiveGuest::PauseTimes times;
+  LiveGuest::PauseTimes times = {};
 
   LiveGuest& guest() { return capture.guest_; }
 
@@ -77,7 +77,7 @@ Capture::Capture(LiveGuest& guest, Store& store, Branch& branch)
     : guest_(guest), store_(store), branch_(branch), epoch_(make_page_bits(guest.ram_pages())) {}
 
 Result<Capture::Outcome> Capture::take(const Options& options, Progress& progress) {
-  Run run{*this, options, progress, {}, {}, {}, {}, {}, {}, {}, {}, {}, false, false, {}};
+  Run run{*this, options, progress};
   uint64_t start = now_ns();
   TRY(run.begin());
   TRY(run.rounds());
@@ -250,7 +250,7 @@ Result<bool> Capture::Run::pause(bool at_any_price) {
     return true;
   });
   residue.clear();
-  residue.reserve(std::min<uint64_t>(room, 4 * kLargestResidue) + 1);
+  if (!at_any_price) residue.reserve(room + 1);
   times = {};
   TRY(guest().begin_pause(times));
   bool taken = false;

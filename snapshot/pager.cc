@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 #include <poll.h>
-#include <sys/resource.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -25,7 +23,6 @@ constexpr uint64_t kGapBytes = 64 << 10;
 constexpr size_t kPlacePages = 16;
 constexpr uint64_t kLookupPages = 4096;
 constexpr size_t kMostTouched = 1 << 20;
-constexpr int kBackgroundNice = 10;
 }  // namespace
 
 Result<std::unique_ptr<Pager>> Pager::start(vmm::GuestMemory& memory,
@@ -40,16 +37,17 @@ Result<std::unique_ptr<Pager>> Pager::start(vmm::GuestMemory& memory,
                                          std::move(userfault), std::move(stop)));
   TRY_ASSIGN(pager->faults_,
              base::start_thread("pager", [raw = pager.get()] { raw->serve_faults(); }));
+  TRY_ASSIGN(pager->background_,
+             base::start_thread("pager-ahead", [raw = pager.get()] { raw->bring_rest(); }));
   return pager;
 }
 
-Result<void> Pager::bring_ahead() {
-  TRY_ASSIGN(background_, base::start_thread("pager-ahead", [this] {
-               // Where CPUs are few the guest goes first, and who waits for a page.
-               (void)::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kBackgroundNice);
-               bring_rest();
-             }));
-  return {};
+void Pager::bring_ahead() {
+  {
+    std::lock_guard lock(mutex_);
+    ahead_ = true;
+  }
+  changed_.notify_all();
 }
 
 Pager::Pager(vmm::GuestMemory& memory, std::shared_ptr<const Snapshot> snapshot, Options options,
@@ -62,7 +60,10 @@ Pager::Pager(vmm::GuestMemory& memory, std::shared_ptr<const Snapshot> snapshot,
       done_(make_page_bits(memory.ram_pages())) {}
 
 Pager::~Pager() {
-  stopping_ = true;
+  {
+    std::lock_guard lock(mutex_);  // not between a look at it and the wait
+    stopping_ = true;
+  }
   stop_.signal();
   changed_.notify_all();
   if (background_.joinable()) background_.join();
@@ -193,6 +194,11 @@ Result<void> Pager::place(std::span<const PageEntry> entries, const std::byte* d
 // --- what nobody waits for yet ---
 
 void Pager::bring_rest() {
+  {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return ahead_ || stopping_; });
+  }
+  if (stopping_) return;
   if (auto brought = bring_all(); !brought) {
     if (!stopping_) give_up(brought.error());
     return;

@@ -53,9 +53,9 @@ class Pager {
                                                     Options options);
   ~Pager();
 
-  // Starts bringing what nobody waits for; once, and best when the guest runs: until then the CPUs
-  // have better things to do.
-  base::Result<void> bring_ahead();
+  // From here on also what nobody waits for is brought. Best said when the guest runs: until then
+  // the CPUs have better things to do.
+  void bring_ahead();
 
   // Is every page of the snapshot in memory?
   bool complete() const { return complete_.load(std::memory_order_acquire); }
@@ -99,6 +99,7 @@ class Pager {
   // Only zero pages are left, and the memory is about to be watched no more: who still waits for
   // one is woken after that, and finds plain memory.
   bool plain_ = false;
+  bool ahead_ = false;
   std::vector<uint64_t> touched_;
   bool gave_up_ = false;
   std::condition_variable changed_;

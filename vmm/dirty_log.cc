@@ -59,11 +59,4 @@ Result<void> DirtyLog::clear(uint64_t first_page, uint64_t count, std::span<cons
   });
 }
 
-void DirtyLog::put_back(std::span<const uint64_t> bitmap) {
-  (void)for_each_slot(memory_, [&](uint32_t slot, uint64_t first, uint64_t pages) -> Result<void> {
-    memory_.return_dirty(slot, part(bitmap, first, pages));
-    return {};
-  });
-}
-
 }  // namespace vmm

@@ -42,9 +42,6 @@ class DirtyLog {
   // multiple of 64. `count` is at most kMostPages and a multiple of 64, or ends with the RAM.
   base::Result<void> clear(uint64_t first_page, uint64_t count, std::span<const uint64_t> bits);
 
-  // Of a fetched epoch that did not become a snapshot: its pages are dirty again.
-  void put_back(std::span<const uint64_t> bitmap);
-
  private:
   const KvmVm& vm_;
   GuestMemory& memory_;

@@ -220,11 +220,4 @@ void GuestMemory::peek_dirty(size_t index, std::span<uint64_t> into) const {
   }
 }
 
-void GuestMemory::return_dirty(size_t index, std::span<const uint64_t> from) {
-  DirtyMap& map = dirty_[index];
-  for (size_t word = 0; word < std::min(map.count, from.size()); ++word) {
-    if (from[word] != 0) map.mark(word, from[word]);
-  }
-}
-
 }  // namespace vmm

@@ -109,8 +109,6 @@ class GuestMemory {
   void take_dirty(size_t index, std::span<uint64_t> into);
   // The same, and the marks stay.
   void peek_dirty(size_t index, std::span<uint64_t> into) const;
-  // Gives marks back that were taken and not used: `from` is OR-ed into the region's.
-  void return_dirty(size_t index, std::span<const uint64_t> from);
 
  private:
   GuestMemory() = default;

@@ -36,8 +36,8 @@ base::Result<std::unique_ptr<Branch>> Branch::create(Store& store,
   TRY_ASSIGN(branch->lock_,
              storage.create(branch_lock_name(branch->id()), Storage::Caching::kCached));
   TRY(wait_for_lock(*branch->lock_, File::Lock::kExclusive));
-  // For people, while the machine runs; nothing depends on it.
-  TRY(branch->lock_->write(0, std::as_bytes(std::span(vm_name))));
+  // For people, while the machine runs; nothing depends on it, so a full disk may leave it out.
+  (void)branch->lock_->write(0, std::as_bytes(std::span(vm_name)));
   return branch;
 }
 

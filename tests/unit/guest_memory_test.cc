@@ -3,7 +3,11 @@
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <array>
+#include <atomic>
+#include <thread>
+#include <vector>
 
 #include "vmm/layout.h"
 
@@ -50,6 +54,30 @@ TEST(GuestMemory, MarksEveryPageAWriteTouchesAndOnlyThose) {
   EXPECT_EQ(bits[0], 1u | 1u << 3 | 1u << 4);
   EXPECT_EQ(bits[3], 1ull << (200 - 192));
   EXPECT_FALSE(memory->is_dirty(Gfn{3}));
+}
+
+// Taken while they are made: none is lost, whichever comes first.
+TEST(GuestMemory, MarksThatAreMadeWhileOthersAreTakenAreNotLost) {
+  constexpr uint64_t kPages = 64 * 64 * 3;  // three words of the summary
+  auto memory = *GuestMemory::create(kPages * 4096);
+  std::vector<uint64_t> seen(kPages / 64);
+  for (int round = 0; round < 20; ++round) {
+    std::atomic<bool> done = false;
+    std::thread device([&] {
+      for (uint64_t page = 0; page < kPages; ++page) {
+        memory->mark_dirty(Gpa{(page * 4099 % kPages) * 4096}, 1);
+      }
+      done = true;
+    });
+    std::ranges::fill(seen, 0);
+    while (!done) memory->take_dirty(0, seen);
+    device.join();
+    std::vector<uint64_t> looked = seen;
+    memory->peek_dirty(0, looked);
+    memory->take_dirty(0, seen);
+    EXPECT_EQ(std::ranges::count(seen, ~0ull), std::ssize(seen));
+    EXPECT_EQ(looked, seen);
+  }
 }
 
 TEST(GuestMemory, ReadingAndViewingDoNotMark) {

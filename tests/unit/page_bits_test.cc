@@ -32,5 +32,27 @@ TEST(PageBitsTest, BitsAreAdded) {
   EXPECT_EQ(bits, (PageBits{3, 4}));
 }
 
+// Words are looked at several at once; each length and place, beside what one at a time gives.
+TEST(PageBitsTest, NoPlaceIsPassedOver) {
+  for (uint64_t words = 0; words <= 25; ++words) {
+    for (uint64_t page = 0; page < words * 64; page += 21) {
+      PageBits bits(words);
+      bits[page / 64] |= 1ull << (page % 64);
+      bits[words - 1] |= 1ull << 63;
+      std::vector<uint64_t> expected{page, words * 64 - 1}, seen;
+      if (expected[0] == expected[1]) expected.pop_back();
+      for_each_page(bits, 0, [&](uint64_t found) {
+        seen.push_back(found);
+        return true;
+      });
+      EXPECT_EQ(seen, expected) << words << " words";
+      EXPECT_EQ(count_bits(bits), expected.size());
+      PageBits sum(words, 2);
+      add_bits(sum, bits);
+      for (uint64_t word = 0; word < words; ++word) EXPECT_EQ(sum[word], bits[word] | 2);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace snapshot

@@ -39,7 +39,7 @@ class PagerTest : public testing::Test {
   }
   void TearDown() override { pager_.reset(); }
 
-  void start(Pager::Options options = {}) {
+  void start(Pager::Options options = {}, bool ahead = true) {
     if (!options.on_damage) {
       // Whoever waits for a page would wait for ever.
       options.on_damage = [](base::Error error) {
@@ -50,7 +50,7 @@ class PagerTest : public testing::Test {
     auto pager = Pager::start(*memory_, store_.load(id_), std::move(options));
     ASSERT_TRUE(pager) << pager.error().text();
     pager_ = std::move(*pager);
-    ASSERT_TRUE(pager_->bring_ahead());
+    if (ahead) pager_->bring_ahead();
   }
   std::string_view page(uint64_t number) const {
     return {reinterpret_cast<const char*>(memory_->host(number)), kPageBytes};
@@ -91,6 +91,22 @@ TEST_F(PagerTest, AllOfThemByFaultsAlone) {
   for (uint64_t number : order) expect_page(number);
   EXPECT_EQ(pager_->counters().background, 0u);
   EXPECT_EQ(pager_->touched(), order);
+}
+
+TEST_F(PagerTest, NothingComesAheadUntilThatIsSaid) {
+  start({.working_set = {9}}, false);
+  for (uint64_t number : {6, 3000}) expect_page(number);
+  EXPECT_EQ(pager_->counters().background, 0u);
+  EXPECT_FALSE(pager_->complete());
+  pager_->bring_ahead();
+  ASSERT_TRUE(pager_->wait_complete());
+  EXPECT_EQ(pager_->counters().faults, 2u);
+  for (uint64_t number = 0; number < kPages; ++number) expect_page(number);
+}
+
+TEST_F(PagerTest, EndsWithoutHavingBroughtAnything) {
+  start({}, false);
+  pager_.reset();
 }
 
 TEST_F(PagerTest, TheWorkingSetComesFirst) {

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <map>
 
+#include "tests/support/model_storage.h"
 #include "tests/support/temporary_directory.h"
 
 namespace snapshot {
@@ -77,6 +78,38 @@ TEST_F(StagingTest, EntriesNameWhatIsInThePack) {
   // Dense, in the order of capture.
   EXPECT_EQ(entries[1].offset, 4096u);
   EXPECT_EQ(staging->pack_pages(), 3u);
+}
+
+// The pack has its size before it is written; where there is no space to be generous, what is
+// needed is enough.
+TEST(StagingSpaceTest, APackGrowsAsFarAsTheDiskGoes) {
+  constexpr uint64_t kPages = 300;
+  for (bool generous : {true, false}) {
+    test::ModelFileSystem files;
+    if (!generous) files.set_capacity((kPages + 20) * kPageBytes);
+    auto storage = files.storage();
+    auto pack = storage->create("pack", Storage::Caching::kDirect).value();
+    auto staging = *Staging::create(
+        {.ram_pages = kPages + 100, .pool_pages = Staging::kSmallestPool}, hash_of,
+        [](uint64_t page) -> base::Result<PageEntry> { return PageEntry{.page = page}; },
+        *storage->make_queue(32));
+    for (uint64_t page = 0; page < kPages; ++page) {
+      staging->reserve(1);
+      ASSERT_TRUE(staging->copy(page, page_of(page + 1).data()));
+    }
+    auto written = staging->flush(*pack);
+    ASSERT_TRUE(written) << written.error().text();
+    EXPECT_GE(*pack->size(), (kPages + 1) * kPageBytes);
+    EXPECT_EQ(staging->take_entries(0).size(), kPages);
+    if (generous) continue;
+    for (uint64_t page = kPages; page < kPages + 100; ++page) {
+      staging->reserve(1);
+      ASSERT_TRUE(staging->copy(page, page_of(page + 1).data()));
+    }
+    auto full = staging->flush(*pack);
+    ASSERT_FALSE(full);
+    EXPECT_EQ(full.error().os_error(), ENOSPC);
+  }
 }
 
 TEST_F(StagingTest, ZeroAndUnchangedPagesTakeNoSpace) {

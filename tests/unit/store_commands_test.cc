@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -86,6 +87,22 @@ TEST_F(StoreCommands, ListSaysWhatIsDamaged) {
   EXPECT_EQ(std::ranges::count_if(listed["snapshots"],
                                   [](const json& row) { return row.contains("damage"); }),
             1);
+}
+
+TEST_F(StoreCommands, ListShowsAMachineWithoutDisks) {
+  auto branch = store.store().create_branch(ids[0], "job2").value();
+  EXPECT_EQ(run({"list", store.path()}), kSuccess) << err;
+  EXPECT_THAT(out, HasSubstr(": job2 runs\n"));
+  json listed = run_json({"list", store.path()});
+  ASSERT_EQ(listed["branches"].size(), 2u);
+  EXPECT_EQ(std::ranges::count_if(listed["branches"],
+                                  [](const json& row) {
+                                    return row["vm_name"] == "job2" && row["running"] == true &&
+                                           row["layers"] == 0;
+                                  }),
+            1);
+  branch.reset();
+  EXPECT_EQ(run_json({"list", store.path()})["branches"].size(), 1u);
 }
 
 // Killed without disk layers, or before it had any.

@@ -1,4 +1,4 @@
-// Threads of the monitor, all made here.
+// The threads that live as long as what they serve: a vCPU, a device, the pager.
 #pragma once
 
 #include <functional>
