@@ -97,8 +97,9 @@ void print_heads(const Listing& listing) {
     }
     std::string from = head.head->parent ? "continues " + short_id(*head.head->parent, ids)
                                          : std::string("has no snapshot yet");
-    fmt::print("branch {}: {} {}, {}, {} disk layers since\n", branch, plain_text(head.vm_name),
-               head.alive ? "runs" : "ended", from, head.head->layers.size());
+    fmt::print("branch {}: {} {}, {}, {} disk layer{} since\n", branch, plain_text(head.vm_name),
+               head.alive ? "runs" : "ended", from, head.head->layers.size(),
+               head.head->layers.size() == 1 ? "" : "s");
   }
 }
 
