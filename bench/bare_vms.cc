@@ -30,7 +30,7 @@ void make_vm(int kvm, size_t bytes) {
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (ram == MAP_FAILED) check(-1, "mmap");
   kvm_userspace_memory_region slot{.slot = 0,
-                                   .flags = KVM_MEM_LOG_DIRTY_PAGES,
+                                   .flags = KVM_MEM_LOG_DIRTY_PAGES,  // a clone logs from its start
                                    .guest_phys_addr = 0,
                                    .memory_size = bytes,
                                    .userspace_addr = reinterpret_cast<uint64_t>(ram)};

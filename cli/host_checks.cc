@@ -95,8 +95,8 @@ HostCheck check_dirty_log(const vmm::KvmProbe& kvm) {
       fmt::format("dirty ring: {}, manual protection of the dirty log: {}",
                   kvm.dirty_ring ? "yes" : "no", kvm.manual_dirty_log_protect ? "yes" : "no");
   if (!kvm.manual_dirty_log_protect) {
-    check.state = State::kLimited;
-    check.advice = "snapshots will stall the guest: Linux 5.2 or newer has it";
+    check.state = State::kMissing;
+    check.advice = "machines need it: Linux 5.7 or newer has it";
   } else if (!kvm.dirty_ring) {
     check.advice = "Linux 5.11 or newer has the dirty ring";
   }

@@ -98,6 +98,7 @@ Result<void> assemble(MachineProcess& process, const SnapshotRef& from, const Ru
   TRY_ASSIGN(auto cpuid, vmm::take_cpuid(sections));
   TRY_ASSIGN(process.machine, vmm::Machine::create({.memory_bytes = options.memory_bytes,
                                                     .cpus = options.cpus,
+                                                    .log_from_start = true,
                                                     .memory = asked.memory,
                                                     .cpuid = std::move(cpuid)}));
   TRY(snapshot::check_memory(process.machine->memory(), *from));

@@ -96,6 +96,7 @@ Result<void> Capture::Run::begin() {
   TRY_ASSIGN(commit, capture.branch_.begin(outcome.full ? Kind::kFull : Kind::kIncremental));
   outcome.id = commit->id();
 
+  TRY(guest().start_log());
   uint64_t ram_pages = guest().ram_pages();
   pending = capture.epoch_;
   if (outcome.full) {

@@ -39,6 +39,9 @@ class LiveGuest {
   // 4096 bytes that may change at any time.
   virtual const std::byte* page(uint64_t ram_page) const = 0;
 
+  // Before anything else of a snapshot. From the first call on the log has every page that is
+  // written, and at first every one that has been.
+  virtual base::Result<void> start_log() = 0;
   // ORs the pages written since they were last cleared into `bits`, one bit a page, and takes the
   // marks of host-side writes with them. A mark is set after its data is there: whoever copies a
   // page after this call has what the mark stands for.

@@ -43,19 +43,36 @@ MachineGuest::MachineGuest(vmm::Machine& machine, devices::Platform& platform,
       scratch_(make_page_bits(machine.memory().ram_pages())),
       state_(std::move(state)) {}
 
+Result<void> MachineGuest::start_log() {
+  if (machine_.dirty_log().started()) return {};
+  TRY(machine_.dirty_log().start());
+  // Of what is in it now, the pages without memory go: nobody has written them. One that is written
+  // meanwhile has memory when the capture looks, after this.
+  std::ranges::fill(scratch_, 0);
+  TRY(fetch_resident(scratch_));
+  for (uint64_t& word : scratch_) word = ~word;
+  constexpr size_t kPieceWords = vmm::DirtyLog::kMostPages / 64;
+  for (size_t word = 0; word < scratch_.size(); word += kPieceWords) {
+    auto piece =
+        std::span(scratch_).subspan(word, std::min(kPieceWords, scratch_.size() - word));
+    TRY(clear_dirty(word * 64, piece));
+  }
+  return {};
+}
+
 Result<void> MachineGuest::fetch_dirty(std::span<uint64_t> bits) {
-  TRY(machine_.dirty_log()->fetch(scratch_));
+  TRY(machine_.dirty_log().fetch(scratch_));
   add_bits(bits, scratch_);
   return {};
 }
 
 Result<void> MachineGuest::peek_dirty(std::span<uint64_t> bits) {
-  return machine_.dirty_log()->peek(bits);
+  return machine_.dirty_log().peek(bits);
 }
 
 Result<void> MachineGuest::clear_dirty(uint64_t first_page, std::span<const uint64_t> bits) {
   uint64_t count = std::min<uint64_t>(bits.size() * 64, ram_pages() - first_page);
-  return machine_.dirty_log()->clear(first_page, count, bits);
+  return machine_.dirty_log().clear(first_page, count, bits);
 }
 
 Result<void> MachineGuest::fetch_resident(std::span<uint64_t> bits) const {

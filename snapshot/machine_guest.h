@@ -31,6 +31,7 @@ class MachineGuest final : public LiveGuest {
   const std::byte* page(uint64_t ram_page) const override {
     return machine_.memory().host(ram_page);
   }
+  base::Result<void> start_log() override;
   base::Result<void> fetch_dirty(std::span<uint64_t> bits) override;
   base::Result<void> clear_dirty(uint64_t first_page, std::span<const uint64_t> bits) override;
   base::Result<void> fetch_resident(std::span<uint64_t> bits) const override;

@@ -30,32 +30,56 @@ std::span<Word> part(std::span<Word> bitmap, uint64_t first, uint64_t pages) {
 
 }  // namespace
 
+Result<DirtyLog> DirtyLog::create(const KvmVm& vm, GuestMemory& memory, bool start) {
+  TRY(vm.enable_manual_dirty_log(!start));
+  DirtyLog log(vm, memory);
+  TRY(log.make_slots(start ? KVM_MEM_LOG_DIRTY_PAGES : 0));
+  log.started_ = start;
+  return log;
+}
+
+Result<void> DirtyLog::make_slots(uint32_t flags) const {
+  uint32_t slot = 0;
+  for (const GuestMemory::Region& region : memory_->regions()) {
+    TRY(vm_->set_memory(slot++, region.start, region.host, region.size, flags));
+  }
+  return {};
+}
+
+Result<void> DirtyLog::start() {
+  if (started_) return {};
+  // The same slots with another flag: KVM keeps what it has mapped.
+  TRY(make_slots(KVM_MEM_LOG_DIRTY_PAGES));
+  started_ = true;
+  return {};
+}
+
 Result<void> DirtyLog::fetch(std::span<uint64_t> bitmap) {
-  assert(bitmap.size() >= words());
-  return for_each_slot(memory_, [&](uint32_t slot, uint64_t first, uint64_t pages) -> Result<void> {
-    TRY(vm_.get_dirty_log(slot, part(bitmap, first, pages)));
-    memory_.take_dirty(slot, part(bitmap, first, pages));
+  assert(started_ && bitmap.size() >= words());
+  return for_each_slot(*memory_, [&](uint32_t slot, uint64_t first, uint64_t pages) -> Result<void> {
+    TRY(vm_->get_dirty_log(slot, part(bitmap, first, pages)));
+    memory_->take_dirty(slot, part(bitmap, first, pages));
     return {};
   });
 }
 
 Result<void> DirtyLog::peek(std::span<uint64_t> bitmap) {
-  assert(bitmap.size() >= words());
-  return for_each_slot(memory_, [&](uint32_t slot, uint64_t first, uint64_t pages) -> Result<void> {
-    TRY(vm_.get_dirty_log(slot, part(bitmap, first, pages)));
-    memory_.peek_dirty(slot, part(bitmap, first, pages));
+  assert(started_ && bitmap.size() >= words());
+  return for_each_slot(*memory_, [&](uint32_t slot, uint64_t first, uint64_t pages) -> Result<void> {
+    TRY(vm_->get_dirty_log(slot, part(bitmap, first, pages)));
+    memory_->peek_dirty(slot, part(bitmap, first, pages));
     return {};
   });
 }
 
 Result<void> DirtyLog::clear(uint64_t first_page, uint64_t count, std::span<const uint64_t> bits) {
-  assert(count <= kMostPages && first_page % 64 == 0 && first_page + count <= pages());
-  return for_each_slot(memory_, [&](uint32_t slot, uint64_t first, uint64_t pages) -> Result<void> {
+  assert(started_ && count <= kMostPages && first_page % 64 == 0 && first_page + count <= pages());
+  return for_each_slot(*memory_, [&](uint32_t slot, uint64_t first, uint64_t pages) -> Result<void> {
     uint64_t begin = std::max(first_page, first);
     uint64_t end = std::min(first_page + count, first + pages);
     if (begin >= end) return {};
     auto own = bits.subspan((begin - first_page) / 64);
-    return vm_.clear_dirty_log(slot, begin - first, static_cast<uint32_t>(end - begin), own);
+    return vm_->clear_dirty_log(slot, begin - first, static_cast<uint32_t>(end - begin), own);
   });
 }
 

@@ -2,6 +2,12 @@
 // guest writes, and the marks of GuestMemory, which see what the host writes for it. Bitmaps are
 // in RAM pages (GuestMemory::ram_page), bit n of word n / 64.
 //
+// A machine begins without KVM's part of it, where its first snapshot is a full one anyway: until
+// then KVM maps its memory by huge pages, and no first write to a page has to be noticed. start()
+// turns it on under a running guest, and then every page is in it: KVM protects nothing at once,
+// but piece by piece, where it is cleared. (Turned on empty it would protect all of memory in one
+// call.) A restored machine logs from its first instruction on, and begins with an empty log.
+//
 // KVM's bits are only read by fetch() and peek() and stay until clear(), which write-protects the
 // pages again: a snapshot clears a piece at a time, each just before it copies it. Clearing all
 // at once would keep a writing guest out of its pages for milliseconds.
@@ -24,13 +30,18 @@ class DirtyLog {
   // Most pages of one clear(): how long it may keep the guest's page faults waiting.
   static constexpr uint64_t kMostPages = 512;
 
-  // Both outlive the log. Slot i of the VM is region i of the memory, made with
-  // KVM_MEM_LOG_DIRTY_PAGES after KvmVm::enable_manual_dirty_log().
-  DirtyLog(const KvmVm& vm, GuestMemory& memory) : vm_(vm), memory_(memory) {}
+  // Makes slot i of the VM from region i of the memory. Both outlive the log.
+  static base::Result<DirtyLog> create(const KvmVm& vm, GuestMemory& memory, bool start);
 
-  uint64_t pages() const { return memory_.ram_pages(); }
+  uint64_t pages() const { return memory_->ram_pages(); }
   size_t words() const { return (pages() + 63) / 64; }
 
+  bool started() const { return started_; }
+  // Every page is in the log afterwards, those too that were never written.
+  base::Result<void> start();
+
+  // Only once it has started.
+  //
   // Pages written since they were last cleared. `bitmap` has words() words and is overwritten. The
   // host's marks are taken: data marked by then is in memory, so a copy made later has it.
   base::Result<void> fetch(std::span<uint64_t> bitmap);
@@ -43,8 +54,12 @@ class DirtyLog {
   base::Result<void> clear(uint64_t first_page, uint64_t count, std::span<const uint64_t> bits);
 
  private:
-  const KvmVm& vm_;
-  GuestMemory& memory_;
+  DirtyLog(const KvmVm& vm, GuestMemory& memory) : vm_(&vm), memory_(&memory) {}
+  base::Result<void> make_slots(uint32_t flags) const;
+
+  const KvmVm* vm_;
+  GuestMemory* memory_;
+  bool started_ = false;
 };
 
 }  // namespace vmm

@@ -148,11 +148,11 @@ Result<void> KvmVm::set_memory(uint32_t slot, Gpa gpa, std::byte* host, uint64_t
   return control(KVM_SET_USER_MEMORY_REGION, &region, "KVM_SET_USER_MEMORY_REGION");
 }
 
-Result<void> KvmVm::enable_manual_dirty_log() const {
-  // Without KVM_DIRTY_LOG_INITIALLY_SET: a page nobody has written since the slot was made is known
-  // to be as it was made.
-  return enable(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE,
-                "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 (Linux 5.2 or newer)");
+Result<void> KvmVm::enable_manual_dirty_log(bool all_at_first) const {
+  uint64_t flags = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE;
+  if (all_at_first) flags |= KVM_DIRTY_LOG_INITIALLY_SET;
+  return enable(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, flags,
+                "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 (Linux 5.7 or newer)");
 }
 
 Result<void> KvmVm::enable(uint32_t capability, uint64_t argument, const char* name) const {

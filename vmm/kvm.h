@@ -82,8 +82,9 @@ class KvmVm {
   base::Result<void> set_memory(uint32_t slot, Gpa gpa, std::byte* host, uint64_t bytes,
                                 uint32_t flags) const;
   // KVM_GET_DIRTY_LOG of a slot then only reads, and clear_dirty_log() clears (api.rst, 7.18
-  // KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2); to be called before a slot is made that logs.
-  base::Result<void> enable_manual_dirty_log() const;
+  // KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2); to be called before a slot is made that logs. When a slot
+  // begins to log, all its pages are in the log (`all_at_first`) or none.
+  base::Result<void> enable_manual_dirty_log(bool all_at_first) const;
   // One bit a page, bit 0 the slot's first; `bitmap` holds all of the slot's, in whole words.
   base::Result<void> get_dirty_log(uint32_t slot, std::span<uint64_t> bitmap) const;
   // Clears the log of those of `pages` pages from `first` (a multiple of 64, within the slot) that

@@ -73,16 +73,7 @@ Machine::~Machine() { halt_threads(); }
 
 Result<void> Machine::create_memory(const Config& config) {
   TRY_ASSIGN(memory_, GuestMemory::create(config.memory_bytes, config.memory));
-  if (config.dirty_log) {
-    TRY(vm_->enable_manual_dirty_log());
-    dirty_log_.emplace(*vm_, *memory_);
-  }
-  // Logging from the start: turned on later, it keeps the guest waiting for milliseconds.
-  uint32_t flags = config.dirty_log ? KVM_MEM_LOG_DIRTY_PAGES : 0;
-  uint32_t slot = 0;
-  for (const GuestMemory::Region& region : memory_->regions()) {
-    TRY(vm_->set_memory(slot++, region.start, region.host, region.size, flags));
-  }
+  TRY_ASSIGN(dirty_log_, DirtyLog::create(*vm_, *memory_, config.log_from_start));
   return {};
 }
 

@@ -37,8 +37,9 @@ class Machine {
   struct Config {
     uint64_t memory_bytes = 0;
     uint32_t cpus = 1;
-    // KVM logs the pages that the guest writes, from its first instruction on: what snapshots need.
-    bool dirty_log = true;
+    // The guest's writes are logged from its first instruction on: of a machine that has a
+    // snapshot already. Otherwise from dirty_log().start() on.
+    bool log_from_start = false;
     // What guest memory is at first (not needed once the machine is made).
     GuestMemory::Backing memory = {};
     // Of a saved machine (take_cpuid()), one for each vCPU: a machine to be restored. Features that
@@ -62,8 +63,7 @@ class Machine {
   uint32_t cpus() const { return static_cast<uint32_t>(vcpus_.size()); }
   const std::vector<std::unique_ptr<Vcpu>>& vcpus() const { return vcpus_; }
 
-  // Null where Config::dirty_log was false.
-  DirtyLog* dirty_log() { return dirty_log_ ? &*dirty_log_ : nullptr; }
+  DirtyLog& dirty_log() { return *dirty_log_; }
 
   // Sets the boot processor's registers and starts the vCPU threads, parked.
   base::Result<void> boot(const boot::Entry& entry);

@@ -30,11 +30,14 @@ class DirtyLogTest : public ::testing::Test {
     if (auto reason = cannot_run()) GTEST_SKIP() << *reason;
   }
   vmm::Machine& machine() { return guest_->machine(); }
-  DirtyLog& log() { return *machine().dirty_log(); }
+  DirtyLog& log() { return machine().dirty_log(); }
 
-  void make(const std::string& command_line, uint64_t memory_bytes = 64 << 20) {
-    auto guest = Guest::create(
-        {.payload = "dirty", .command_line = command_line, .memory_bytes = memory_bytes});
+  void make(const std::string& command_line, uint64_t memory_bytes = 64 << 20,
+            bool log_from_start = true) {
+    auto guest = Guest::create({.payload = "dirty",
+                                .command_line = command_line,
+                                .memory_bytes = memory_bytes,
+                                .log_from_start = log_from_start});
     ASSERT_TRUE(guest) << guest.error().text();
     guest_ = std::move(*guest);
     bitmap_.assign(log().words(), 0);
@@ -139,12 +142,40 @@ TEST_F(DirtyLogTest, ClearsOnlyTheBitsItIsGiven) {
     EXPECT_EQ(dirty(page), page % 2 == 0);
 }
 
+TEST_F(DirtyLogTest, StartedUnderARunningGuestItHasEveryPage) {
+  make("size=8M", 64 << 20, false);
+  EXPECT_FALSE(log().started());
+  machine().run();
+  uint64_t first = first_page();
+  wait_for_steps(3 * 2048);
+  ASSERT_TRUE(log().start());
+  EXPECT_TRUE(log().started());
+  fetch();
+  EXPECT_EQ(count(0, log().pages()), log().pages());
+  clear_all();
+  wait_for_steps(3 * 2048);
+  machine().pause();
+  fetch();
+  EXPECT_EQ(count(first, 2048), 2048u);
+  EXPECT_EQ(count(first + 2048, log().pages() - first - 2048), 0u);
+  ASSERT_TRUE(log().start()) << "once more does nothing";
+  fetch();
+  EXPECT_EQ(count(first + 2048, log().pages() - first - 2048), 0u);
+}
+
 // A page written between the clear and the next look is never lost, whenever that is.
-TEST_F(DirtyLogTest, NamesWhatIsWrittenWhileItIsCleared) {
-  make("size=4M order=random");
+class DirtyLogStartTest : public DirtyLogTest, public testing::WithParamInterface<bool> {};
+INSTANTIATE_TEST_SUITE_P(, DirtyLogStartTest, testing::Bool(),
+                         [](const auto& from_start) {
+                           return from_start.param ? "from_start" : "started_later";
+                         });
+
+TEST_P(DirtyLogStartTest, NamesWhatIsWrittenWhileItIsCleared) {
+  make("size=4M order=random", 64 << 20, GetParam());
   machine().run();
   uint64_t first = first_page();
   wait_for_steps(3 * 1024);
+  ASSERT_TRUE(log().start());
   std::vector<std::array<uint64_t, 2>> copied(1024);
   auto head = [&](uint64_t page) {  // the page's generation and step: its first words
     std::array<uint64_t, 2> words;
@@ -213,12 +244,6 @@ TEST_F(DirtyLogTest, NumbersPagesAcrossTheHole) {
   clear_all();  // the last piece is not a whole word
   fetch();
   EXPECT_EQ(count(0, log().pages()), 0u);
-}
-
-TEST_F(DirtyLogTest, IsThereWhereTheMachineWasMadeWithIt) {
-  auto without = vmm::Machine::create({.memory_bytes = 16 << 20, .dirty_log = false});
-  ASSERT_TRUE(without) << without.error().text();
-  EXPECT_EQ((*without)->dirty_log(), nullptr);
 }
 
 }  // namespace

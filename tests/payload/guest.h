@@ -27,6 +27,7 @@ class Guest {
     std::string command_line = "";
     uint64_t memory_bytes = 64 << 20;
     uint32_t cpus = 1;
+    bool log_from_start = false;
     bool rng = false;
     std::string payload_directory = "";  // empty: where the build put them
   };

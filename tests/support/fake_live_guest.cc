@@ -47,7 +47,7 @@ __attribute__((no_sanitize("thread"), noinline)) static void store_word(std::byt
 
 void FakeLiveGuest::write_locked(uint64_t page, uint64_t word, uint64_t value) {
   std::lock_guard log(log_);
-  dirty_[page / 64] |= 1ull << (page % 64);
+  if (logging_) dirty_[page / 64] |= 1ull << (page % 64);
   store_word(memory_.data() + page * kPageBytes + word * 8, value);
   ++writes_;
 }
@@ -69,11 +69,20 @@ void FakeLiveGuest::take_memory_away() {
   std::ranges::fill(absent_, ~0ull);
   std::ranges::fill(dirty_, 0);
   std::ranges::fill(host_, 0);
+  logging_ = true;
 }
 
 void FakeLiveGuest::arrive(uint64_t page, std::span<const std::byte, kPageBytes> content) {
   std::ranges::copy(content, memory_.data() + page * kPageBytes);
   absent_[page / 64] &= ~(1ull << (page % 64));
+}
+
+Result<void> FakeLiveGuest::start_log() {
+  std::lock_guard log(log_);
+  if (logging_) return {};
+  logging_ = true;
+  for (uint64_t page = 0; page < pages_; ++page) dirty_[page / 64] |= 1ull << (page % 64);
+  return {};
 }
 
 Result<void> FakeLiveGuest::fetch_dirty(std::span<uint64_t> bits) {

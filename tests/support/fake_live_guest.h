@@ -43,6 +43,7 @@ class FakeLiveGuest : public snapshot::LiveGuest {
   const std::byte* page(uint64_t ram_page) const override {
     return memory_.data() + ram_page * snapshot::kPageBytes;
   }
+  base::Result<void> start_log() override;
   base::Result<void> fetch_dirty(std::span<uint64_t> bits) override;
   base::Result<void> clear_dirty(uint64_t first_page, std::span<const uint64_t> bits) override;
   base::Result<void> fetch_resident(std::span<uint64_t> bits) const override;
@@ -70,6 +71,7 @@ class FakeLiveGuest : public snapshot::LiveGuest {
   std::vector<std::byte> memory_;
   std::mutex guest_;  // held while the guest runs a write, and by whoever holds the guest
   std::mutex log_;
+  bool logging_ = false;
   snapshot::PageBits dirty_, host_;
   snapshot::PageBits absent_;
   uint64_t writes_ = 0;
