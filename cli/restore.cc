@@ -20,7 +20,7 @@ using base::Result;
 namespace {
 
 // How long a restored machine's first faults are watched for what they tell of its working set.
-constexpr uint64_t kRecordMs = 500;
+constexpr uint64_t kRecordQuietMs = 100, kRecordMs = 3000;
 
 using SnapshotRef = std::shared_ptr<const snapshot::Snapshot>;
 
@@ -75,6 +75,7 @@ Result<void> fill_memory(MachineProcess& process, const SnapshotRef& from,
   snapshot::Pager::Options options;
   options.working_set = snapshot::load_working_set(storage, from->id(), memory.ram_pages());
   if (options.working_set.empty()) {
+    options.record_quiet_ms = kRecordQuietMs;
     options.record_ms = kRecordMs;
     options.on_recorded = [&storage, id = from->id()](const std::vector<uint64_t>& pages) {
       if (auto saved = snapshot::save_working_set(storage, id, pages); !saved) {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <unordered_map>
 
 #include "vmm/base/mapping.h"
 #include "vmm/base/thread.h"
@@ -21,8 +22,21 @@ constexpr uint64_t kReadBytes = 1 << 20;
 constexpr uint64_t kGapBytes = 64 << 10;
 // Provided under one hold of the lock: whoever waits for a page waits that long at most.
 constexpr size_t kPlacePages = 16;
+// With a page somebody waits for come its neighbours in these: a wait costs as much as 16 pages.
+constexpr uint64_t kAroundPages = 16;
 constexpr uint64_t kLookupPages = 4096;
 constexpr size_t kMostTouched = 1 << 20;
+// A huge page costs as much as some 200 pages one by one; and memory, where most of it is zero.
+constexpr size_t kHugeContent = HugePages::kPages / 2;
+// In more places than this a disk is better read in the order of the file.
+constexpr size_t kHugeRuns = 32;
+// How far the disk is asked to read ahead of a huge page.
+constexpr uint64_t kReadAheadBytes = 4 << 20;
+
+bool side_by_side(const PageEntry& a, const PageEntry& b) {
+  if (b.page != a.page + 1 || b.slot != a.slot) return false;
+  return a.slot == kSlotZero || b.offset == a.offset + kPageBytes;
+}
 }  // namespace
 
 Result<std::unique_ptr<Pager>> Pager::start(vmm::GuestMemory& memory,
@@ -35,6 +49,7 @@ Result<std::unique_ptr<Pager>> Pager::start(vmm::GuestMemory& memory,
   }
   std::unique_ptr<Pager> pager(new Pager(memory, std::move(snapshot), std::move(options),
                                          std::move(userfault), std::move(stop)));
+  TRY_ASSIGN(pager->around_, base::Mapping::anonymous(2 * kAroundPages * kPageBytes));
   TRY_ASSIGN(pager->faults_,
              base::start_thread("pager", [raw = pager.get()] { raw->serve_faults(); }));
   TRY_ASSIGN(pager->background_,
@@ -57,7 +72,8 @@ Pager::Pager(vmm::GuestMemory& memory, std::shared_ptr<const Snapshot> snapshot,
       options_(std::move(options)),
       userfault_(std::move(userfault)),
       stop_(std::move(stop)),
-      done_(make_page_bits(memory.ram_pages())) {}
+      done_(make_page_bits(memory.ram_pages())),
+      huge_done_(make_page_bits(memory.ram_pages() / HugePages::kPages)) {}
 
 Pager::~Pager() {
   {
@@ -117,6 +133,10 @@ Result<void> Pager::serve_one() {
   }
   counters_.faults.fetch_add(1, std::memory_order_relaxed);
   if (touched_.size() < kMostTouched) touched_.push_back(*page);
+  uint64_t huge = *page / HugePages::kPages;
+  if (huge / 64 < huge_done_.size() && (huge_done_[huge / 64] >> (huge % 64) & 1) != 0) {
+    return userfault_.wake(event.address, kPageBytes);
+  }
   bool gone = is_done(*page);
   lock.unlock();
   // Gone: given back by the guest, or provided since.
@@ -141,40 +161,63 @@ Result<void> Pager::provide_zero(std::byte* address) {
 }
 
 Result<void> Pager::provide(uint64_t page) {
-  TRY_ASSIGN(PageEntry entry, snapshot_->find(kRamSpace, page));
-  alignas(4096) std::array<std::byte, kPageBytes> data;
-  if (entry.slot == kSlotZero) {
-    counters_.zero.fetch_add(1, std::memory_order_relaxed);
-    data.fill(std::byte{0});
-  } else {
-    TRY(snapshot_->read_entry(kRamSpace, entry, data));
+  uint64_t window = page / kAroundPages * kAroundPages;
+  std::array<PageEntry, kAroundPages> buffer;
+  auto entries = std::span(buffer).first(std::min(kAroundPages, memory_.ram_pages() - window));
+  TRY(snapshot_->find_range(kRamSpace, window, entries));
+  uint64_t begin = page - window, end = begin + 1;
+  {
+    std::lock_guard lock(mutex_);
+    auto wanted = [this](const PageEntry& entry) { return !is_done(entry.page); };
+    while (begin > 0 && side_by_side(entries[begin - 1], entries[begin]) &&
+           wanted(entries[begin - 1])) {
+      --begin;
+    }
+    while (end < entries.size() && side_by_side(entries[end - 1], entries[end]) &&
+           wanted(entries[end])) {
+      ++end;
+    }
+    for (uint64_t i = begin; i < end && touched_.size() < kMostTouched; ++i) {
+      if (window + i != page) touched_.push_back(window + i);
+    }
   }
-  return place({&entry, 1}, data.data(), entry.offset);
+  counters_.beside.fetch_add(end - begin - 1, std::memory_order_relaxed);
+  auto around = entries.subspan(begin, end - begin);
+  std::byte* data = around_.data() + kAroundPages * kPageBytes;  // zeroes
+  if (around[0].slot != kSlotZero) {
+    data = around_.data();
+    TRY_ASSIGN(auto file, snapshot_->file(around[0].slot));
+    TRY(file->read(around[0].offset, std::span(data, around.size() * kPageBytes)));
+  }
+  std::array<Filled, kAroundPages> filled;
+  for (size_t i = 0; i < around.size(); ++i) {
+    filled[i] = {around[i].page, data + i * kPageBytes};
+    if (around[i].slot == kSlotZero) continue;
+    TRY(snapshot_->check(kRamSpace, around[i], std::span(filled[i].data, kPageBytes)));
+  }
+  return place(std::span(filled).first(around.size()));
 }
 
-// `data` begins at `data_offset` of the file the entries are in; hashes are checked.
-Result<void> Pager::place(std::span<const PageEntry> entries, const std::byte* data,
-                          uint64_t data_offset) {
-  for (size_t i = 0; i < entries.size();) {
-    // Side by side in memory and in the file: one call.
+Result<void> Pager::place(std::span<const Filled> pages) {
+  for (size_t i = 0; i < pages.size();) {
+    // Side by side here and there: one call.
     size_t count = 1;
-    while (i + count < entries.size() && count < kPlacePages &&
-           entries[i + count].page == entries[i].page + count &&
-           entries[i + count].offset == entries[i].offset + count * kPageBytes) {
+    while (i + count < pages.size() && count < kPlacePages &&
+           pages[i + count].page == pages[i].page + count &&
+           pages[i + count].data == pages[i].data + count * kPageBytes) {
       ++count;
     }
     std::unique_lock lock(mutex_);
     if (plain_) return {};
     size_t wanted = 0;
-    while (wanted < count && !is_done(entries[i + wanted].page)) ++wanted;
+    while (wanted < count && !is_done(pages[i + wanted].page)) ++wanted;
     if (wanted == 0) {
       ++i;
       continue;
     }
-    const std::byte* from = data + (entries[i].offset - data_offset);
-    std::byte* to = memory_.host(entries[i].page);
-    if (memory_.host(entries[i + wanted - 1].page) != to + (wanted - 1) * kPageBytes) wanted = 1;
-    TRY_ASSIGN(auto outcome, userfault_.copy(to, from, wanted * kPageBytes));
+    std::byte* to = memory_.host(pages[i].page);
+    if (memory_.host(pages[i + wanted - 1].page) != to + (wanted - 1) * kPageBytes) wanted = 1;
+    TRY_ASSIGN(auto outcome, userfault_.copy(to, pages[i].data, wanted * kPageBytes));
     if (outcome == Userfault::Outcome::kBusy) {
       // Somebody gives pages back just now; the fault thread hears of it with this lock.
       lock.unlock();
@@ -185,7 +228,7 @@ Result<void> Pager::place(std::span<const PageEntry> entries, const std::byte* d
       }
       continue;
     }
-    for (size_t k = 0; k < wanted; ++k) set_done(entries[i + k].page);
+    for (size_t k = 0; k < wanted; ++k) set_done(pages[i + k].page);
     i += wanted;
   }
   return {};
@@ -222,31 +265,57 @@ void Pager::bring_rest() {
 }
 
 Result<void> Pager::bring_all() {
-  uint64_t pages = memory_.ram_pages();
-  std::vector<PageEntry> first;
-  for (uint64_t page : options_.working_set) {
-    if (page >= pages) continue;
-    TRY_ASSIGN(PageEntry entry, snapshot_->find(kRamSpace, page));
-    if (entry.slot != kSlotZero) first.push_back(entry);
-  }
-  TRY(bring(first, true));
-  if (options_.record_ms > 0) {
-    std::unique_lock lock(mutex_);
-    changed_.wait_for(lock, std::chrono::milliseconds(options_.record_ms),
-                      [this] { return stopping_.load(); });
-    lock.unlock();
-    if (options_.on_recorded && !stopping_) options_.on_recorded(touched());
-  }
+  huge_.emplace(memory_);
+  TRY(bring_working_set());
+  if (options_.record_ms > 0) record_working_set();
   std::vector<PageEntry> rest;
-  std::vector<PageEntry> some(kLookupPages);
-  for (uint64_t page = 0; page < pages && !stopping_; page += kLookupPages) {
-    auto part = std::span(some).first(std::min(kLookupPages, pages - page));
-    TRY(snapshot_->find_range(kRamSpace, page, part));
+  std::vector<PageEntry> some(HugePages::kPages);
+  uint64_t pages = memory_.ram_pages();
+  for (uint64_t first = 0; first < pages && !stopping_; first += HugePages::kPages) {
+    TRY_ASSIGN(bool brought, bring_huge(first));
+    if (brought) continue;
+    auto part = std::span(some).first(std::min(HugePages::kPages, pages - first));
+    TRY(snapshot_->find_range(kRamSpace, first, part));
     for (const PageEntry& entry : part) {
       if (entry.slot != kSlotZero) rest.push_back(entry);
     }
   }
+  huge_.reset();
   return bring(rest, false);
+}
+
+Result<void> Pager::bring_working_set() {
+  uint64_t pages = memory_.ram_pages();
+  std::unordered_map<uint64_t, size_t> count;  // pages of the set, by huge page
+  for (uint64_t page : options_.working_set) ++count[page / HugePages::kPages];
+  std::vector<PageEntry> single;
+  for (uint64_t page : options_.working_set) {
+    if (page >= pages) continue;
+    size_t& together = count[page / HugePages::kPages];
+    if (together >= kHugeContent) {
+      TRY(bring(single, true));
+      single.clear();
+      TRY_ASSIGN(bool brought, bring_huge(page / HugePages::kPages * HugePages::kPages));
+      together = brought ? SIZE_MAX : 0;  // asked once
+    }
+    if (together == SIZE_MAX) continue;
+    TRY_ASSIGN(PageEntry entry, snapshot_->find(kRamSpace, page));
+    if (entry.slot != kSlotZero) single.push_back(entry);
+  }
+  return bring(single, true);
+}
+
+void Pager::record_working_set() {
+  auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(options_.record_ms);
+  std::unique_lock lock(mutex_);
+  for (size_t seen = SIZE_MAX; seen != touched_.size() && std::chrono::steady_clock::now() < end;) {
+    seen = touched_.size();
+    changed_.wait_for(lock, std::chrono::milliseconds(options_.record_quiet_ms),
+                      [this] { return stopping_.load(); });
+    if (stopping_) return;
+  }
+  lock.unlock();
+  if (options_.on_recorded) options_.on_recorded(touched());
 }
 
 Result<void> Pager::bring(std::span<PageEntry> entries, bool keep_order) {
@@ -292,7 +361,77 @@ Result<void> Pager::bring_run(std::span<const PageEntry> entries) {
                          std::span(buffer.data() + (entry.offset - start), kPageBytes)));
   }
   counters_.background.fetch_add(entries.size(), std::memory_order_relaxed);
-  return place(entries, buffer.data(), start);
+  std::vector<Filled> filled;
+  filled.reserve(entries.size());
+  for (const PageEntry& entry : entries) {
+    filled.push_back({entry.page, buffer.data() + (entry.offset - start)});
+  }
+  return place(filled);
+}
+
+bool Pager::any_done(uint64_t first) const {
+  auto words = std::span(done_).subspan(first / 64, HugePages::kPages / 64);
+  return std::ranges::any_of(words, [](uint64_t word) { return word != 0; });
+}
+
+Result<std::optional<Pager::HugePlan>> Pager::plan_huge(uint64_t first) const {
+  HugePlan plan;
+  plan.entries.resize(HugePages::kPages);
+  TRY(snapshot_->find_range(kRamSpace, first, plan.entries));
+  std::erase_if(plan.entries, [](const PageEntry& entry) { return entry.slot == kSlotZero; });
+  if (plan.entries.size() < kHugeContent) return std::nullopt;
+  for (std::span<const PageEntry> rest(plan.entries); !rest.empty();) {
+    size_t count = 1;
+    while (count < rest.size() && side_by_side(rest[count - 1], rest[count])) ++count;
+    plan.runs.push_back(rest.first(count));
+    rest = rest.subspan(count);
+  }
+  if (plan.runs.size() > kHugeRuns) return std::nullopt;
+  return plan;
+}
+
+Result<bool> Pager::bring_huge(uint64_t first) {
+  std::byte* aside = huge_->aside(first);
+  if (aside == nullptr) return false;
+  {
+    std::lock_guard lock(mutex_);
+    if (any_done(first)) return false;
+  }
+  TRY_ASSIGN(auto plan, plan_huge(first));
+  if (!plan) return false;
+  std::vector<Filled> filled;
+  for (std::span<const PageEntry> run : plan->runs) {
+    uint64_t bytes = run.size() * kPageBytes;
+    std::byte* data = aside + (run[0].page - first) * kPageBytes;
+    TRY_ASSIGN(auto file, snapshot_->file(run[0].slot));
+    // Where it goes on in the file, what follows is wanted next.
+    file->will_need(run[0].offset, bytes + (plan->runs.size() == 1 ? kReadAheadBytes : 0));
+    TRY(file->read(run[0].offset, std::span(data, bytes)));
+    for (size_t i = 0; i < run.size(); ++i) {
+      filled.push_back({run[i].page, data + i * kPageBytes});
+      TRY(snapshot_->check(kRamSpace, run[i], std::span(filled.back().data, kPageBytes)));
+    }
+  }
+  counters_.background.fetch_add(filled.size(), std::memory_order_relaxed);
+  {
+    std::lock_guard lock(mutex_);
+    bool put = false;
+    if (!any_done(first)) {
+      TRY_ASSIGN(put, huge_->put(first));
+    }
+    if (put) {
+      for (uint64_t page = first; page < first + HugePages::kPages; ++page) set_done(page);
+      uint64_t number = first / HugePages::kPages;
+      huge_done_[number / 64] |= 1ull << (number % 64);
+      counters_.huge.fetch_add(1, std::memory_order_relaxed);
+      TRY(userfault_.wake(memory_.host(first), HugePages::kPages * kPageBytes));
+      return true;
+    }
+  }
+  // Somebody did not wait for it to be whole: page by page, from where they are.
+  TRY(place(filled));
+  huge_->drop(first);
+  return true;
 }
 
 }  // namespace snapshot

@@ -1,7 +1,8 @@
 // Brings the memory of a restored machine in while it runs. A page that somebody waits for comes
-// first; a reader in the background brings the rest: the working set in the order in which it was
-// touched the last time, then everything by large reads. Each page is read into memory of the
-// pager's own and its hash checked before the guest sees it.
+// first, and those beside it with it; a reader in the background brings the rest: the working set
+// in the order in which it was touched the last time, then everything by large reads. Each page is
+// read into memory of the pager's own and its hash checked before the guest sees it. Where most of a
+// huge page has content, the reader fills one aside and puts it in its place (huge_pages.h).
 //
 // A page that is damaged, or cannot be read, ends the machine: whoever waits for it never gets
 // anything else. Once everything is there the guest's memory is plain memory.
@@ -21,6 +22,7 @@
 #include <thread>
 #include <vector>
 
+#include "snapshot/huge_pages.h"
 #include "snapshot/page_bits.h"
 #include "snapshot/store/snapshot.h"
 #include "snapshot/userfault.h"
@@ -36,15 +38,17 @@ class Pager {
     std::vector<uint64_t> working_set = {};  // RAM pages, in the order of their first touch
     // Called once, on a thread of the pager's: the machine cannot go on.
     std::function<void(base::Error)> on_damage = {};
-    // How long only faults are served, so that they tell the working set; where none is known.
-    uint64_t record_ms = 0;
-    // Then: what it was, in the order of first touch.
+    // Where no working set is known: only faults are served, so that they tell it, until nobody has
+    // waited for a page for so long, and `record_ms` in all at most.
+    uint64_t record_quiet_ms = 0, record_ms = 0;
+    // Then: what it was, in the order of first touch; pages that came with others after those.
     std::function<void(std::vector<uint64_t> pages)> on_recorded = {};
   };
   struct Counters {
     std::atomic<uint64_t> faults = 0;      // pages somebody waited for
+    std::atomic<uint64_t> beside = 0;      // pages that came with them
     std::atomic<uint64_t> background = 0;  // pages that were there before anybody asked
-    std::atomic<uint64_t> zero = 0;
+    std::atomic<uint64_t> huge = 0;        // of those: huge pages
   };
 
   // Serves who waits from now on.
@@ -61,7 +65,7 @@ class Pager {
   bool complete() const { return complete_.load(std::memory_order_acquire); }
   // Waits for it; false where the pager gave up.
   bool wait_complete();
-  // The pages that were waited for so far, in order.
+  // The pages that were waited for so far, and those that came with them, in order.
   std::vector<uint64_t> touched() const;
   const Counters& counters() const { return counters_; }
 
@@ -72,13 +76,30 @@ class Pager {
   base::Result<void> serve_one();
   base::Result<void> provide(uint64_t page);
   base::Result<void> provide_zero(std::byte* address);
+  // Content that was checked, to be provided.
+  struct Filled {
+    uint64_t page = 0;
+    const std::byte* data = nullptr;
+  };
+  base::Result<void> place(std::span<const Filled> pages);
+
   void bring_rest();
   base::Result<void> bring_all();
+  base::Result<void> bring_working_set();
+  void record_working_set();
   // Reads, checks and provides the pages of `entries`, which lie close together in one file.
   base::Result<void> bring_run(std::span<const PageEntry> entries);
   base::Result<void> bring(std::span<PageEntry> entries, bool keep_order);
-  base::Result<void> place(std::span<const PageEntry> entries, const std::byte* data,
-                           uint64_t data_offset);
+  // The HugePages::kPages pages from `first`, as one. False: page by page is better, or all there is.
+  base::Result<bool> bring_huge(uint64_t first);
+  // Nothing where it is better brought page by page.
+  struct HugePlan {
+    std::vector<PageEntry> entries;                // those with content
+    std::vector<std::span<const PageEntry>> runs;  // of them: side by side in the file as well
+  };
+  base::Result<std::optional<HugePlan>> plan_huge(uint64_t first) const;
+  bool any_done(uint64_t first) const;
+
   bool is_done(uint64_t page) const { return done_[page / 64] >> (page % 64) & 1; }
   void set_done(uint64_t page) { done_[page / 64] |= 1ull << (page % 64); }
   void give_up(base::Error error);
@@ -96,6 +117,7 @@ class Pager {
   // gave back after its content was read must not get that content again.
   mutable std::mutex mutex_;
   PageBits done_;  // provided, or given back by the guest since
+  PageBits huge_done_;  // huge pages, by number, that are plain memory
   // Only zero pages are left, and the memory is about to be watched no more: who still waits for
   // one is woken after that, and finds plain memory.
   bool plain_ = false;
@@ -104,6 +126,8 @@ class Pager {
   bool gave_up_ = false;
   std::condition_variable changed_;
 
+  std::optional<HugePages> huge_;  // the background thread's
+  base::Mapping around_;           // the fault thread's: what it reads, then zeroes
   std::thread faults_, background_;
 };
 

@@ -54,6 +54,10 @@ class PosixFile : public File {
   base::Result<void> read(uint64_t offset, std::span<std::byte> into) const override {
     return named(base::read_exact(fd(), into.data(), into.size(), offset));
   }
+  void will_need(uint64_t offset, uint64_t length) const override {
+    ::posix_fadvise(fd_.get(), static_cast<off_t>(offset), static_cast<off_t>(length),
+                    POSIX_FADV_WILLNEED);
+  }
   base::Result<void> write(uint64_t offset, std::span<const std::byte> from) override {
     return named(base::write_exact(fd(), from.data(), from.size(), offset));
   }

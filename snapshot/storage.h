@@ -29,6 +29,8 @@ class File {
   virtual base::Result<uint64_t> size() const = 0;
   // Reads all of `into`; the end of the file before that is an error.
   virtual base::Result<void> read(uint64_t offset, std::span<std::byte> into) const = 0;
+  // Advice: the disk may begin to read this.
+  virtual void will_need(uint64_t /*offset*/, uint64_t /*length*/) const {}
   virtual base::Result<void> write(uint64_t offset, std::span<const std::byte> from) = 0;
   virtual base::Result<void> truncate(uint64_t size) = 0;
   // fallocate(2) modes: space for [offset, offset + length), size kept; a hole in its place.

@@ -16,6 +16,8 @@ using base::fail;
 using base::fail_errno;
 using base::Result;
 
+constexpr uint64_t kHugePage = base::Mapping::kHugePage;
+
 namespace {
 
 Result<base::Mapping> map_region(GuestMemory::Backing backing, uint64_t bytes, uint64_t offset) {
@@ -134,17 +136,29 @@ Result<void> GuestMemory::fill_zero(Gpa gpa, uint64_t length) {
   return {};
 }
 
+bool GuestMemory::drop(std::span<std::byte> bytes) const {
+  if (is_copy_) {
+    // What madvise() drops of a copy would be the template's content again.
+    return ::mmap(bytes.data(), bytes.size(), PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED;
+  }
+  // Each huge page by itself: while a machine is restored, one may become another mapping in the
+  // middle of the call (snapshot/huge_pages.h), and madvise() does not go on in the next mapping.
+  while (!bytes.empty()) {
+    uint64_t left = kHugePage - reinterpret_cast<uintptr_t>(bytes.data()) % kHugePage;
+    auto part = bytes.first(std::min<uint64_t>(left, bytes.size()));
+    if (::madvise(part.data(), part.size(), MADV_DONTNEED) != 0) return false;
+    bytes = bytes.subspan(part.size());
+  }
+  return true;
+}
+
 Result<void> GuestMemory::discard(Gpa gpa, uint64_t length) {
   if (gpa.value % kPageSize != 0 || length % kPageSize != 0) {
     return fail(fmt::format("discard of {:#x} bytes at {:#x}: not whole pages", length, gpa.value));
   }
   TRY_ASSIGN(auto target, dma_target(gpa, length));
-  // What madvise() drops of a copy would be the template's content again.
-  bool dropped = is_copy_ ? ::mmap(target.data(), target.size(), PROT_READ | PROT_WRITE,
-                                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
-                                   0) != MAP_FAILED
-                          : ::madvise(target.data(), target.size(), MADV_DONTNEED) == 0;
-  if (!dropped) {
+  if (!drop(target)) {
     return fail_errno(
         fmt::format("discard {:#x} bytes of guest memory at {:#x}", length, gpa.value));
   }

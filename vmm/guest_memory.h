@@ -112,6 +112,7 @@ class GuestMemory {
 
  private:
   GuestMemory() = default;
+  bool drop(std::span<std::byte> bytes) const;
   base::Result<const Region*> find(Gpa gpa, uint64_t length) const;
 
   struct DirtyMap {

@@ -81,16 +81,35 @@ TEST_F(PagerTest, PagesThatNobodyTouchesComeByThemselves) {
   start();
   ASSERT_TRUE(pager_->wait_complete());
   EXPECT_EQ(pager_->counters().faults, 0u);
+  EXPECT_EQ(pager_->counters().huge, 0u) << "most of their pages are zero";
   pager_.reset();
   for (uint64_t number = 0; number < kPages; ++number) expect_page(number);
 }
 
 TEST_F(PagerTest, AllOfThemByFaultsAlone) {
-  start({.record_ms = kNeverAhead});
+  start({.record_quiet_ms = kNeverAhead, .record_ms = kNeverAhead});
   auto order = shuffled_pages();
   for (uint64_t number : order) expect_page(number);
   EXPECT_EQ(pager_->counters().background, 0u);
-  EXPECT_EQ(pager_->touched(), order);
+  EXPECT_EQ(pager_->counters().faults + pager_->counters().beside, kPages);
+  // Each once: who waited, and what came with it.
+  auto touched = pager_->touched();
+  EXPECT_EQ(touched.front(), order.front());
+  std::ranges::sort(touched);
+  std::ranges::sort(order);
+  EXPECT_EQ(touched, order);
+}
+
+TEST_F(PagerTest, NeighboursInTheFileComeWithAPage) {
+  start({.record_quiet_ms = kNeverAhead, .record_ms = kNeverAhead});
+  // 19 to 23 are zero, 18 and 24 are not.
+  expect_page(22);
+  EXPECT_EQ(pager_->touched(), (std::vector<uint64_t>{22, 19, 20, 21, 23}));
+  expect_page(23);
+  EXPECT_EQ(pager_->counters().faults, 1u);
+  EXPECT_EQ(pager_->counters().beside, 4u);
+  expect_page(24);
+  EXPECT_EQ(pager_->counters().faults, 2u);
 }
 
 TEST_F(PagerTest, NothingComesAheadUntilThatIsSaid) {
@@ -111,7 +130,7 @@ TEST_F(PagerTest, EndsWithoutHavingBroughtAnything) {
 
 TEST_F(PagerTest, TheWorkingSetComesFirst) {
   std::vector<uint64_t> set = {3000, 6, 4494, 9, kPages + 5};
-  start({.working_set = set, .record_ms = kNeverAhead});
+  start({.working_set = set, .record_quiet_ms = kNeverAhead, .record_ms = kNeverAhead});
   while (pager_->counters().background < 4) std::this_thread::yield();
   set.pop_back();  // no such page
   for (uint64_t number : set) expect_page(number);
@@ -119,7 +138,8 @@ TEST_F(PagerTest, TheWorkingSetComesFirst) {
 
 TEST_F(PagerTest, WhatWasTouchedIsRecordedInOrder) {
   std::promise<std::vector<uint64_t>> recorded;
-  start({.record_ms = 2000,
+  start({.record_quiet_ms = 500,
+         .record_ms = kNeverAhead,
          .on_recorded = [&](std::vector<uint64_t> pages) { recorded.set_value(pages); }});
   // Those of the first faults at least; what comes later may come by itself.
   expect_page(4000);
@@ -131,7 +151,7 @@ TEST_F(PagerTest, WhatWasTouchedIsRecordedInOrder) {
 
 // The old content must not come back, whether the page had been there or not.
 TEST_F(PagerTest, APageGivenBackStaysZero) {
-  start({.working_set = {6}, .record_ms = 300});
+  start({.working_set = {6}, .record_quiet_ms = 300, .record_ms = 300});
   while (pager_->counters().background < 1) std::this_thread::yield();
   for (uint64_t number : {6, 3000}) {
     ASSERT_NE(store_.ram(id_, number), std::string(kPageBytes, '\0'));
