@@ -19,8 +19,9 @@ using base::Result;
 
 namespace {
 
-// How long a restored machine's first faults are watched for what they tell of its working set.
-constexpr uint64_t kRecordQuietMs = 100, kRecordMs = 3000;
+// How long a restored machine's first faults are watched for what they tell of its working set: at
+// most, and without any.
+constexpr uint64_t kRecordMs = 3000, kRecordQuietMs = 100;
 
 using SnapshotRef = std::shared_ptr<const snapshot::Snapshot>;
 
@@ -75,8 +76,8 @@ Result<void> fill_memory(MachineProcess& process, const SnapshotRef& from,
   snapshot::Pager::Options options;
   options.working_set = snapshot::load_working_set(storage, from->id(), memory.ram_pages());
   if (options.working_set.empty()) {
-    options.record_quiet_ms = kRecordQuietMs;
     options.record_ms = kRecordMs;
+    options.record_quiet_ms = kRecordQuietMs;
     options.on_recorded = [&storage, id = from->id()](const std::vector<uint64_t>& pages) {
       if (auto saved = snapshot::save_working_set(storage, id, pages); !saved) {
         base::log_debug("the working set is not kept: {}", saved.error().text());

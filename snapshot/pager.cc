@@ -7,6 +7,7 @@
 #include <array>
 #include <chrono>
 #include <unordered_map>
+#include <utility>
 
 #include "vmm/base/mapping.h"
 #include "vmm/base/thread.h"
@@ -306,12 +307,11 @@ Result<void> Pager::bring_working_set() {
 }
 
 void Pager::record_working_set() {
-  auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(options_.record_ms);
+  uint64_t step = options_.record_quiet_ms > 0 ? options_.record_quiet_ms : options_.record_ms;
   std::unique_lock lock(mutex_);
-  for (size_t seen = SIZE_MAX; seen != touched_.size() && std::chrono::steady_clock::now() < end;) {
-    seen = touched_.size();
-    changed_.wait_for(lock, std::chrono::milliseconds(options_.record_quiet_ms),
-                      [this] { return stopping_.load(); });
+  for (uint64_t waited = 0, seen = UINT64_MAX; waited < options_.record_ms; waited += step) {
+    if (std::exchange(seen, touched_.size()) == touched_.size()) break;
+    changed_.wait_for(lock, std::chrono::milliseconds(step), [this] { return stopping_.load(); });
     if (stopping_) return;
   }
   lock.unlock();

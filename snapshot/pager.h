@@ -38,9 +38,10 @@ class Pager {
     std::vector<uint64_t> working_set = {};  // RAM pages, in the order of their first touch
     // Called once, on a thread of the pager's: the machine cannot go on.
     std::function<void(base::Error)> on_damage = {};
-    // Where no working set is known: only faults are served, so that they tell it, until nobody has
-    // waited for a page for so long, and `record_ms` in all at most.
-    uint64_t record_quiet_ms = 0, record_ms = 0;
+    // Where no working set is known: for so long only faults are served, so that they tell it,
+    uint64_t record_ms = 0;
+    // or until nobody has waited for a page for so long (0: that does not end it).
+    uint64_t record_quiet_ms = 0;
     // Then: what it was, in the order of first touch; pages that came with others after those.
     std::function<void(std::vector<uint64_t> pages)> on_recorded = {};
   };

@@ -107,7 +107,7 @@ TEST_F(PagerHugeTest, TheWorkingSetsComeFirst) {
   std::vector<uint64_t> set(HugePages::kPages / 2);
   for (size_t i = 0; i < set.size(); ++i) set[i] = 3 * HugePages::kPages + 2 * i;
   set.push_back(9);
-  start({.working_set = set, .record_quiet_ms = kForEver, .record_ms = kForEver});
+  start({.working_set = set, .record_ms = kForEver});
   pager_->bring_ahead();
   while (pager_->counters().background < HugePages::kPages + 1) std::this_thread::yield();
   EXPECT_EQ(pager_->counters().huge, 1u);

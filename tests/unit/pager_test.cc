@@ -87,7 +87,7 @@ TEST_F(PagerTest, PagesThatNobodyTouchesComeByThemselves) {
 }
 
 TEST_F(PagerTest, AllOfThemByFaultsAlone) {
-  start({.record_quiet_ms = kNeverAhead, .record_ms = kNeverAhead});
+  start({.record_ms = kNeverAhead});
   auto order = shuffled_pages();
   for (uint64_t number : order) expect_page(number);
   EXPECT_EQ(pager_->counters().background, 0u);
@@ -101,7 +101,7 @@ TEST_F(PagerTest, AllOfThemByFaultsAlone) {
 }
 
 TEST_F(PagerTest, NeighboursInTheFileComeWithAPage) {
-  start({.record_quiet_ms = kNeverAhead, .record_ms = kNeverAhead});
+  start({.record_ms = kNeverAhead});
   // 19 to 23 are zero, 18 and 24 are not.
   expect_page(22);
   EXPECT_EQ(pager_->touched(), (std::vector<uint64_t>{22, 19, 20, 21, 23}));
@@ -130,7 +130,7 @@ TEST_F(PagerTest, EndsWithoutHavingBroughtAnything) {
 
 TEST_F(PagerTest, TheWorkingSetComesFirst) {
   std::vector<uint64_t> set = {3000, 6, 4494, 9, kPages + 5};
-  start({.working_set = set, .record_quiet_ms = kNeverAhead, .record_ms = kNeverAhead});
+  start({.working_set = set, .record_ms = kNeverAhead});
   while (pager_->counters().background < 4) std::this_thread::yield();
   set.pop_back();  // no such page
   for (uint64_t number : set) expect_page(number);
@@ -138,8 +138,8 @@ TEST_F(PagerTest, TheWorkingSetComesFirst) {
 
 TEST_F(PagerTest, WhatWasTouchedIsRecordedInOrder) {
   std::promise<std::vector<uint64_t>> recorded;
-  start({.record_quiet_ms = 500,
-         .record_ms = kNeverAhead,
+  start({.record_ms = kNeverAhead,
+         .record_quiet_ms = 500,
          .on_recorded = [&](std::vector<uint64_t> pages) { recorded.set_value(pages); }});
   // Those of the first faults at least; what comes later may come by itself.
   expect_page(4000);
@@ -151,7 +151,7 @@ TEST_F(PagerTest, WhatWasTouchedIsRecordedInOrder) {
 
 // The old content must not come back, whether the page had been there or not.
 TEST_F(PagerTest, APageGivenBackStaysZero) {
-  start({.working_set = {6}, .record_quiet_ms = 300, .record_ms = 300});
+  start({.working_set = {6}, .record_ms = 300});
   while (pager_->counters().background < 1) std::this_thread::yield();
   for (uint64_t number : {6, 3000}) {
     ASSERT_NE(store_.ram(id_, number), std::string(kPageBytes, '\0'));
