@@ -1,5 +1,7 @@
 """The table that bench/run.sh prints and writes as JSON: a row for each thing measured, with its target
 and what was measured beside it."""
+import os
+import platform
 
 
 def percentile(values, part):
@@ -41,3 +43,18 @@ class Table:
         if row["spread"]:
             line += f"  ({row['spread']})"
         return line
+
+
+def host():
+    info = open("/proc/cpuinfo").read()
+
+    def field(name):
+        line = next((line for line in info.splitlines() if line.startswith(name)), ":?")
+        return line.split(":", 1)[1].strip()
+
+    backend = [name for name in ("kvm_pvm", "kvm_amd", "kvm_intel")
+               if os.path.isdir(f"/sys/module/{name}")]
+    virtual = [flag for flag in ("svm", "vmx") if flag in field("flags").split()]
+    return (f"{field('model name')}, {os.cpu_count()} CPUs, Linux {platform.release()}, KVM backend "
+            f"{'/'.join(backend) or 'built in'} ({'/'.join(virtual) or 'neither svm nor vmx'}), "
+            f"load {os.getloadavg()[0]:.1f}")

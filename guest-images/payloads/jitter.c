@@ -53,16 +53,19 @@ static uint64_t Report(uint64_t *number, uint64_t begin) {
   return now;
 }
 
-// Reads a word of every page once, and prints how long that took: what it costs to get a working
-// set back. Blind, too.
-static uint64_t Touch(const struct Writer *writer, uint64_t khz, uint64_t begin) {
+// Reads a word of every page once, or writes what it has read, and prints how long that took: what
+// it costs to get a working set back, or a first write to each page. Blind, too.
+static uint64_t Touch(const struct Writer *writer, bool write, uint64_t khz, uint64_t begin) {
   uint64_t sum = 0;
   for (uint64_t i = 0; i < writer->set.pages; i++) {
-    sum += *WorkingSetPage(&writer->set, OrderPage(&writer->order, 0, i));
+    volatile uint64_t *word = WorkingSetPage(&writer->set, OrderPage(&writer->order, 0, i));
+    uint64_t value = *word;
+    if (write) *word = value;
+    sum += value;
   }
   uint64_t end = ReadTsc();
-  Print("jitter: touched pages=%lu ns=%lu sum=0x%lx\n", writer->set.pages,
-        TicksToNs(end - begin, khz), sum);
+  Print("jitter: %s pages=%lu ns=%lu sum=0x%lx\n", write ? "rewrote" : "touched",
+        writer->set.pages, TicksToNs(end - begin, khz), sum);
   end = ReadTsc();
   record_.blind_ticks += end - begin;
   return end;
@@ -91,7 +94,9 @@ static void Run(struct Writer *writer, struct Pace pace, struct Timetable times)
     if (report) times.next_report = now + times.report_ticks;
     if (end || report || command == 'r') previous = Report(&reports, now);
     if (end) return;
-    if (command == 't') previous = Touch(writer, record_.tsc_khz, now);
+    if (command == 't' || command == 'w') {
+      previous = Touch(writer, command == 'w', record_.tsc_khz, now);
+    }
     if (command == 'l') {
       JitterPrintEvents(&record_);
       previous = ReadTsc();
