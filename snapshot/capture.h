@@ -34,7 +34,7 @@ class Capture {
     bool full = false;
     uint64_t max_pause_ns = 300'000;
     OnHot on_hot = OnHot::kThrottle;
-    uint64_t staging_bytes = 0;  // 0: a quarter of the RAM, 32 MiB to 2 GiB
+    uint64_t staging_bytes = 0;  // 0: a quarter of the RAM, 32 to 64 MiB, to 2 GiB with kStop
     // The guest does not run again after the pause, unless the snapshot fails: it is left held.
     bool stop = false;
     std::string config = {};  // of the machine, for the manifest
