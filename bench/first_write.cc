@@ -117,9 +117,8 @@ class Bare : public Subject {
     vcpu_.emplace(value_of(vm_.create_vcpu(0)));
     check(vcpu_->set_cpuid(vmm::make_cpuid(value_of(kvm_.supported_cpuid()),
                                            {.cpus = 1, .tsc_khz = vcpu_->tsc_khz()})));
-    vmm::boot::KernelSpec kernel{.kernel_path = payloads + "/jitter.elf",
-                                 .initrd_path = {},
-                                 .command_line = command_line};
+    vmm::boot::KernelSpec kernel{
+        .kernel_path = payloads + "/jitter.elf", .initrd_path = {}, .command_line = command_line};
     auto entry = value_of(vmm::boot::load_kernel(*memory_, kernel, vmm::Gpa{0}));
     kvm_regs regs{};
     kvm_sregs sregs{};
@@ -240,12 +239,11 @@ Figures measure(Subject& subject, int runs) {
 void print(const char* name, const Figures& figures, bool json) {
   auto [least, most] = std::ranges::minmax(figures.first_write_ns);
   if (json) {
-    fmt::print(
-        R"({{"name":"{}","first_write_ns":{:.1f},"least":{:.1f},"most":{:.1f},)"
-        R"("untracked_ns":{:.1f},"dirty_ns":{:.1f},"work":{:.4f}}})"
-        "\n",
-        name, median(figures.first_write_ns), least, most, figures.untracked_ns, figures.dirty_ns,
-        figures.work);
+    fmt::print(R"({{"name":"{}","first_write_ns":{:.1f},"least":{:.1f},"most":{:.1f},)"
+               R"("untracked_ns":{:.1f},"dirty_ns":{:.1f},"work":{:.4f}}})"
+               "\n",
+               name, median(figures.first_write_ns), least, most, figures.untracked_ns,
+               figures.dirty_ns, figures.work);
     return;
   }
   fmt::print(

@@ -4,6 +4,7 @@ were measured on is printed with them."""
 import argparse
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -13,13 +14,14 @@ import time
 
 import plot
 from qemu import Qemu, now_ns, wait_for
+from restored import Restored
 from table import Table, host, percentile, spread
 
 PAGE = 4096
 MIB = 1 << 20
 
 
-class Bench:
+class Bench(Restored):
     def __init__(self, options, work):
         self.quick, self.work = options.quick, work
         self.build = os.path.abspath(options.build)
@@ -274,129 +276,6 @@ class Bench:
                 times.append(self.entered(path, guest.started_ns)[0] / 1e6)
         return times
 
-    # --- the working set ---
-
-    def touch(self, store, snapshot, how, stay_s=0):
-        """Milliseconds, by the guest's clock, in which it reads its working set once."""
-        self.names += 1
-        process = subprocess.Popen(
-            [self.minivmm, "restore", f"{store}@{snapshot}", how, "--name",
-             f"bench{os.getpid()}-{self.names}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        try:
-            process.stdin.write(b"t")
-            process.stdin.flush()
-            while line := process.stdout.readline():
-                if b"touched" in line:
-                    time.sleep(stay_s)
-                    return int(line.split(b"ns=")[1].split()[0]) / 1e6
-            raise RuntimeError("minivmm restore ended")
-        finally:
-            process.kill()
-            process.wait()
-
-    def working_set(self):
-        store, size = f"{self.work}/touched", 256
-        self.chain(store, 1, size, rate=1)
-        snapshot = self.ids(store)[-1]
-        known = f"{store}/ws/{snapshot}"
-        runs = 3 if self.quick else 9
-        times = {key: [] for key in ("there", "plain warm", "known warm", "plain cold", "known cold")}
-        self.touch(store, snapshot, "--lazy", stay_s=1)  # which records it
-        if not os.path.exists(known):
-            raise RuntimeError("no working set was recorded")
-        for _ in range(runs):
-            times["there"].append(self.touch(store, snapshot, "--eager"))
-            for cache in ("warm", "cold"):
-                for kind in ("plain", "known"):
-                    if kind == "plain" and os.path.exists(known):
-                        os.rename(known, f"{self.work}/known")
-                    if kind == "known" and os.path.exists(f"{self.work}/known"):
-                        os.rename(f"{self.work}/known", known)
-                    if cache == "cold":
-                        self.forget(store)
-                    times[f"{kind} {cache}"].append(self.touch(store, snapshot, "--lazy"))
-        middle = {key: statistics.median(values) for key, values in times.items()}
-        self.table.add("256 MiB touched after lazy restore, warm", middle["known warm"] /
-                       middle["there"], "", ("<=", 1.15), "memory there already, ms",
-                       middle["there"], spread(times["known warm"]) + " ms")
-        self.table.add("  where no working set is known, warm", middle["plain warm"] /
-                       middle["there"], "", spread=spread(times["plain warm"]) + " ms")
-        self.table.add("256 MiB touched after lazy restore, cold", middle["known cold"] /
-                       middle["plain cold"], "", ("<=", 0.3), "no working set known, ms",
-                       middle["plain cold"], spread(times["known cold"]) + " ms")
-
-    # --- clones ---
-
-    @staticmethod
-    def available():
-        for line in open("/proc/meminfo"):
-            if line.startswith("MemAvailable"):
-                return int(line.split()[1]) * 1024
-
-    @staticmethod
-    def pss(pid):
-        for line in open(f"/proc/{pid}/smaps_rollup"):
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-
-    def clone_set(self, store, snapshot, count):
-        """Seconds until so many clones are restored, host memory they take, their share of it by
-        smaps. Paused: a payload guest is never idle."""
-        self.names += 1
-        before, start, pids = self.available(), now_ns(), []
-        process = subprocess.Popen(
-            [self.minivmm, "restore", f"{store}@{snapshot}", "--clones", str(count), "--paused",
-             "--json", "--name", f"bench{os.getpid()}-{self.names}", "--console-file", "/dev/null"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-        try:
-            while len(pids) < count:
-                line = json.loads(process.stdout.readline())
-                if line["state"] != "started":
-                    raise RuntimeError(f"a clone {line['state']}")
-                pids.append(line["pid"])
-            took = (now_ns() - start) / 1e9
-            time.sleep(1)
-            return took, before - self.available(), sum(self.pss(pid) for pid in pids)
-        finally:
-            for pid in pids:
-                os.kill(pid, 9)
-            process.kill()
-            process.wait()
-
-    def bare(self, count):
-        """Host memory of so many machines that KVM has and nobody else."""
-        before = self.available()
-        process = subprocess.Popen([f"{self.build}/bench/bare_vms", str(count), str(self.memory)],
-                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        if process.stdout.readline() != b"ready\n":
-            raise RuntimeError("bare_vms ended")
-        time.sleep(1)
-        used = before - self.available()
-        process.stdin.close()
-        process.wait()
-        return used
-
-    def clones(self):
-        store = f"{self.work}/clones"
-        self.chain(store, 1, 64)
-        snapshot = self.ids(store)[-1]
-        few, many = (10, 40) if self.quick else (20, 100)
-        each, used, pss, bare = [], [], [], []
-        for _ in range(5 if self.quick else 9):
-            bare.append((self.bare(many) - self.bare(few)) / (many - few) / MIB)
-            a, b = (self.clone_set(store, snapshot, count) for count in (few, many))
-            # The difference: without the template, which is read once.
-            each.append((b[0] - a[0]) / (many - few) * 1e3)
-            used.append((b[1] - a[1]) / (many - few) / MIB)
-            pss.append(b[2] / many / MIB)
-        self.table.add(f"clones, {many}, restored and paused: each", statistics.median(each), "ms",
-                       spread=spread(each))
-        kvm = statistics.median(bare)
-        self.table.add("  host memory of each besides KVM's own", statistics.median(used) - kvm,
-                       "MiB", ("<=", 2), "KVM's own, bare machines", kvm,
-                       f"{spread(used)} in all; {statistics.median(pss):.3g} in the process (Pss); "
-                       f"KVM's {spread(bare)}")
-
     # --- dirty tracking ---
 
     def dirty_tracking(self):
@@ -411,6 +290,22 @@ class Bench:
                        f"{ours['least']:.0f} to {ours['most']:.0f} ns, n={runs}")
         self.table.add("work of a guest that writes 10,000 pages/s, to untracked", ours["work"], "",
                        (">=", 0.95), "bare KVM", bare["work"])
+
+    # --- cold boot ---
+
+    def boot(self):
+        tools = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tools")
+        out = subprocess.run(
+            [f"{tools}/with-kvm.sh", self.minivmm, "--", f"{tools}/../bench/boot.sh", self.minivmm,
+             "3" if self.quick else "5"], stdout=subprocess.PIPE, check=True, text=True).stdout
+        times = {"minivmm": [], "QEMU microvm": []}
+        for line in out.splitlines():
+            for name, values in times.items():
+                values += [int(found) for found in re.findall(rf"{name} (\d+) ms", line)
+                           if line.startswith("run ")]
+        ours, theirs = (statistics.median(values) for values in times.values())
+        self.table.add("cold boot to init, to QEMU microvm", ours / theirs, "", ("<=", 0.6),
+                       "QEMU microvm, ms", theirs, spread(times["minivmm"]) + " ms")
 
     # --- the program ---
 
@@ -440,7 +335,7 @@ class Bench:
                        ("<=", 5))
 
     PARTS = ("program", "stalls", "full_snapshots", "verify_and_eager", "restores",
-             "working_set", "clones", "dirty_tracking")
+             "working_set", "clones", "dirty_tracking", "boot")
 
     def run(self, parts):
         for part in parts:
@@ -449,7 +344,6 @@ class Bench:
             except (subprocess.CalledProcessError, RuntimeError, OSError) as error:
                 self.table.missing(part, str(error))
                 self.failed = True
-        self.table.missing("cold boot to init", "bench/boot.sh, in the lab")
 
 
 def main():

@@ -10,7 +10,7 @@
 #   --svg     plots of the run (bench/plot.py)
 #   --memory  of the guest, MiB, half of it its working set; default 2048, quick 512
 #   --only    of: program stalls full_snapshots verify_and_eager restores working_set clones
-#             dirty_tracking
+#             dirty_tracking boot
 #   --build   default build/release
 #   --minivmm the program, default that of the build
 #   --work    where stores go, on the file system to measure; default /var/tmp

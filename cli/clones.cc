@@ -35,6 +35,14 @@ void replace_percent(std::string& text, uint32_t number) {
   }
 }
 
+// The first three bytes name who gave the address away, and stay.
+Result<void> count_on(virtio::MacAddress& mac, uint32_t count) {
+  uint32_t last = (uint32_t{mac[3]} << 16 | uint32_t{mac[4]} << 8 | mac[5]) + count;
+  if (last > 0xFF'FFFF) return fail("--net: not as many MAC addresses follow as there are clones");
+  for (int i = 5; i >= 3; --i, last >>= 8) mac[i] = static_cast<uint8_t>(last);
+  return {};
+}
+
 // Their output goes to a file of each, or nowhere: a hundred machines on one terminal tell nobody
 // anything, and none of them has the keyboard.
 Result<void> redirect(const std::string& output) {
@@ -149,12 +157,19 @@ Result<RestoreOptions> options_of_clone(const RestoreOptions& asked, uint32_t nu
     return fail("--vsock-path: clones need a socket each: write % where its number is to stand");
   }
   replace_percent(own.vsock_path, number);
+  if (own.vsock_cid) {
+    if (UINT32_MAX - 1 - *own.vsock_cid < number - 1) {
+      return fail(fmt::format("--vsock-cid: there is none left for clone {}", number));
+    }
+    *own.vsock_cid += number - 1;
+  }
   replace_percent(own.console_file, number);
   for (NetOption& net : own.host.nets) {
     if (!net.tap.empty() && net.tap.find('%') == std::string::npos) {
       return fail("--net: clones need a tap each: write % where its number is to stand");
     }
     replace_percent(net.tap, number);
+    if (net.mac) TRY(count_on(*net.mac, number - 1));
     for (virtio::HostForward& forward : net.host_forwards) {
       uint32_t port = forward.host_port + number - 1;
       if (port > UINT16_MAX) {

@@ -23,7 +23,8 @@ inline constexpr uint32_t kMostClones = 4096;
 base::Result<int> restore_clones(const RestoreOptions& asked, uint32_t count);
 
 // What clone `number`, from 1, has for itself: "NAME-3"; '%' in the vsock's path, in the console's
-// file and in a tap's name is its number; forwarded host ports count on from the ones given.
+// file and in a tap's name is its number; forwarded host ports, MAC addresses and the vsock's CID
+// count on from the ones given.
 base::Result<RestoreOptions> options_of_clone(const RestoreOptions& asked, uint32_t number);
 
 }  // namespace cli

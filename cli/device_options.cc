@@ -88,14 +88,19 @@ base::Result<NetOption> parse_net(std::string_view text) {
   return net;
 }
 
+base::Result<uint32_t> parse_cid(std::string_view text) {
+  // 0 to 2 are the hypervisor, the host's loopback and the host; all ones is "any".
+  TRY_ASSIGN(uint64_t number, parse_number(text, 3, 0xFFFF'FFFE));
+  return static_cast<uint32_t>(number);
+}
+
 base::Result<VsockOption> parse_vsock(std::string_view text) {
   VsockOption vsock;
   for (const std::string& word : split_words(text)) {
     if (auto cid = value_of(word, "cid")) {
-      // 0 to 2 are the hypervisor, the host's loopback and the host; all ones is "any".
-      auto number = parse_number(*cid, 3, 0xFFFF'FFFE);
+      auto number = parse_cid(*cid);
       if (!number) return std::unexpected(number.error().with("cid"));
-      vsock.cid = static_cast<uint32_t>(*number);
+      vsock.cid = *number;
     } else if (auto path = value_of(word, "path")) {
       vsock.path = *path;
     } else {

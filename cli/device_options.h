@@ -39,5 +39,6 @@ struct VsockOption {
 base::Result<DiskOption> parse_disk(std::string_view text);
 base::Result<NetOption> parse_net(std::string_view text);
 base::Result<VsockOption> parse_vsock(std::string_view text);
+base::Result<uint32_t> parse_cid(std::string_view text);
 
 }  // namespace cli

@@ -62,7 +62,13 @@ Result<RunOptions> merge(const RunOptions& saved, const RestoreOptions& asked) {
         "the snapshot's machine has a vsock: say where its socket goes, as in "
         "--vsock-path /tmp/vsock");
   }
-  if (options.vsock) options.vsock->path = asked.vsock_path;
+  if (asked.vsock_cid && !options.vsock) {
+    return fail("--vsock-cid: the snapshot's machine has no vsock");
+  }
+  if (options.vsock) {
+    options.vsock->path = asked.vsock_path;
+    options.vsock->cid = asked.vsock_cid.value_or(options.vsock->cid);
+  }
   options.snapshots.store = asked.snapshot.store;
   return options;
 }

@@ -21,8 +21,9 @@ struct RestoreOptions {
   // host. Also name, API socket, log level and how further snapshots are taken.
   RunOptions host;
   std::string vsock_path;
-  bool eager = false;   // all memory is read and checked before the guest runs
-  bool paused = false;  // the guest waits for `minivmm resume`
+  std::optional<uint32_t> vsock_cid = {};  // none: as the machine had
+  bool eager = false;                      // all memory is read and checked before the guest runs
+  bool paused = false;                     // the guest waits for `minivmm resume`
   bool report_json = false;
   vmm::ClockPolicy clock = vmm::ClockPolicy::kContinue;
 

@@ -58,10 +58,11 @@ void add_snapshot_options(CLI::App& app, SnapshotOptions& options) {
                "SIGTERM takes a snapshot and ends the machine (status 197)")
       ->disable_flag_override();
   add_pause_options(app, options.max_pause, options.on_hot);
-  add_parsed(app, "--staging", options.staging_bytes, parse_size,
-             "memory a snapshot may take while it is made; default a quarter of the guest's, at most "
-             "64M, with --on-hot=stop 2G",
-             "SIZE");
+  add_parsed(
+      app, "--staging", options.staging_bytes, parse_size,
+      "memory a snapshot may take while it is made; default a quarter of the guest's, at most "
+      "64M, with --on-hot=stop 2G",
+      "SIZE");
 }
 
 base::Result<void> check_snapshot_options(const SnapshotOptions& options) {

@@ -28,8 +28,8 @@ uint64_t now_ns() {
   return static_cast<uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
 }
 
-// A pool that is gone round often stays in the caches, and is less memory to get from the host. Only
-// a guest that is stopped for all that is left waits for what does not fit in.
+// A pool that is gone round often stays in the caches, and is less memory to get from the host.
+// Only a guest that is stopped for all that is left waits for what does not fit in.
 uint64_t pool_bytes(const Capture::Options& options, uint64_t ram_bytes) {
   uint64_t most = options.on_hot == Capture::OnHot::kStop ? 2048 * kMiB : 64 * kMiB;
   uint64_t wanted = options.staging_bytes;

@@ -17,8 +17,7 @@ HugePages::HugePages(vmm::GuestMemory& memory) {
   uint64_t first = 0;
   for (const vmm::GuestMemory::Region& region : memory.regions()) {
     uint64_t pages = region.size / kPageBytes;
-    bool aligned =
-        first % kPages == 0 && reinterpret_cast<uintptr_t>(region.host) % kBytes == 0;
+    bool aligned = first % kPages == 0 && reinterpret_cast<uintptr_t>(region.host) % kBytes == 0;
     // A host that promises no memory it has not (vm.overcommit_memory=2) may refuse as much again.
     if (auto aside = base::Mapping::anonymous(region.size); aligned && aside) {
       // Advice. The same as for guest memory, or the kernel would keep the mappings apart.

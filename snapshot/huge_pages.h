@@ -24,8 +24,8 @@ class HugePages {
   // Takes address space only. `memory` outlives it.
   explicit HugePages(vmm::GuestMemory& memory);
 
-  // Where the content of kPages RAM pages from `first`, a multiple of kPages, is to be written: zero
-  // at first. Null: these are no huge page of guest memory, or this host cannot.
+  // Where the content of kPages RAM pages from `first`, a multiple of kPages, is to be written:
+  // zero at first. Null: these are no huge page of guest memory, or this host cannot.
   std::byte* aside(uint64_t first) const;
   // Puts it in the place of what is there; watched by a userfaultfd or not, it is plain memory
   // afterwards. False: it could not, and everything is as before.

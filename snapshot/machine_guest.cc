@@ -53,8 +53,7 @@ Result<void> MachineGuest::start_log() {
   for (uint64_t& word : scratch_) word = ~word;
   constexpr size_t kPieceWords = vmm::DirtyLog::kMostPages / 64;
   for (size_t word = 0; word < scratch_.size(); word += kPieceWords) {
-    auto piece =
-        std::span(scratch_).subspan(word, std::min(kPieceWords, scratch_.size() - word));
+    auto piece = std::span(scratch_).subspan(word, std::min(kPieceWords, scratch_.size() - word));
     TRY(clear_dirty(word * 64, piece));
   }
   return {};

@@ -1,8 +1,8 @@
 // Brings the memory of a restored machine in while it runs. A page that somebody waits for comes
 // first, and those beside it with it; a reader in the background brings the rest: the working set
 // in the order in which it was touched the last time, then everything by large reads. Each page is
-// read into memory of the pager's own and its hash checked before the guest sees it. Where most of a
-// huge page has content, the reader fills one aside and puts it in its place (huge_pages.h).
+// read into memory of the pager's own and its hash checked before the guest sees it. Where most of
+// a huge page has content, the reader fills one aside and puts it in its place (huge_pages.h).
 //
 // A page that is damaged, or cannot be read, ends the machine: whoever waits for it never gets
 // anything else. Once everything is there the guest's memory is plain memory.
@@ -91,7 +91,8 @@ class Pager {
   // Reads, checks and provides the pages of `entries`, which lie close together in one file.
   base::Result<void> bring_run(std::span<const PageEntry> entries);
   base::Result<void> bring(std::span<PageEntry> entries, bool keep_order);
-  // The HugePages::kPages pages from `first`, as one. False: page by page is better, or all there is.
+  // The HugePages::kPages pages from `first`, as one. False: page by page is better, or all there
+  // is.
   base::Result<bool> bring_huge(uint64_t first);
   // Nothing where it is better brought page by page.
   struct HugePlan {
@@ -117,7 +118,7 @@ class Pager {
   // Held while an event is taken off the userfaultfd and while pages are provided: a page the guest
   // gave back after its content was read must not get that content again.
   mutable std::mutex mutex_;
-  PageBits done_;  // provided, or given back by the guest since
+  PageBits done_;       // provided, or given back by the guest since
   PageBits huge_done_;  // huge pages, by number, that are plain memory
   // Only zero pages are left, and the memory is about to be watched no more: who still waits for
   // one is woken after that, and finds plain memory.

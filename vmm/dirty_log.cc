@@ -56,31 +56,34 @@ Result<void> DirtyLog::start() {
 
 Result<void> DirtyLog::fetch(std::span<uint64_t> bitmap) {
   assert(started_ && bitmap.size() >= words());
-  return for_each_slot(*memory_, [&](uint32_t slot, uint64_t first, uint64_t pages) -> Result<void> {
-    TRY(vm_->get_dirty_log(slot, part(bitmap, first, pages)));
-    memory_->take_dirty(slot, part(bitmap, first, pages));
-    return {};
-  });
+  return for_each_slot(*memory_,
+                       [&](uint32_t slot, uint64_t first, uint64_t pages) -> Result<void> {
+                         TRY(vm_->get_dirty_log(slot, part(bitmap, first, pages)));
+                         memory_->take_dirty(slot, part(bitmap, first, pages));
+                         return {};
+                       });
 }
 
 Result<void> DirtyLog::peek(std::span<uint64_t> bitmap) {
   assert(started_ && bitmap.size() >= words());
-  return for_each_slot(*memory_, [&](uint32_t slot, uint64_t first, uint64_t pages) -> Result<void> {
-    TRY(vm_->get_dirty_log(slot, part(bitmap, first, pages)));
-    memory_->peek_dirty(slot, part(bitmap, first, pages));
-    return {};
-  });
+  return for_each_slot(*memory_,
+                       [&](uint32_t slot, uint64_t first, uint64_t pages) -> Result<void> {
+                         TRY(vm_->get_dirty_log(slot, part(bitmap, first, pages)));
+                         memory_->peek_dirty(slot, part(bitmap, first, pages));
+                         return {};
+                       });
 }
 
 Result<void> DirtyLog::clear(uint64_t first_page, uint64_t count, std::span<const uint64_t> bits) {
   assert(started_ && count <= kMostPages && first_page % 64 == 0 && first_page + count <= pages());
-  return for_each_slot(*memory_, [&](uint32_t slot, uint64_t first, uint64_t pages) -> Result<void> {
-    uint64_t begin = std::max(first_page, first);
-    uint64_t end = std::min(first_page + count, first + pages);
-    if (begin >= end) return {};
-    auto own = bits.subspan((begin - first_page) / 64);
-    return vm_->clear_dirty_log(slot, begin - first, static_cast<uint32_t>(end - begin), own);
-  });
+  return for_each_slot(
+      *memory_, [&](uint32_t slot, uint64_t first, uint64_t pages) -> Result<void> {
+        uint64_t begin = std::max(first_page, first);
+        uint64_t end = std::min(first_page + count, first + pages);
+        if (begin >= end) return {};
+        auto own = bits.subspan((begin - first_page) / 64);
+        return vm_->clear_dirty_log(slot, begin - first, static_cast<uint32_t>(end - begin), own);
+      });
 }
 
 }  // namespace vmm

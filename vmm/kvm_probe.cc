@@ -88,7 +88,8 @@ base::Result<double> measure(const KvmVm& vm) {
 base::Result<void> fill(KvmProbe& probe, const std::string& path) {
   TRY_ASSIGN(Kvm kvm, Kvm::open(path));
   probe.dirty_ring = kvm.capability(KVM_CAP_DIRTY_LOG_RING) > 0;
-  probe.manual_dirty_log_protect = (kvm.capability(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) & KVM_DIRTY_LOG_INITIALLY_SET) != 0;
+  probe.manual_dirty_log_protect =
+      (kvm.capability(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) & KVM_DIRTY_LOG_INITIALLY_SET) != 0;
   TRY_ASSIGN(KvmVm vm, kvm.create_vm());
   TRY_ASSIGN(probe.instructions_per_second, measure(vm));
   return {};

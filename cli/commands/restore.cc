@@ -52,6 +52,8 @@ Command add_restore(CLI::App& root) {
                   "the host's side of each network, as for run; default: user", "NET");
   add_parsed(*app, "--vsock-path", options->vsock_path, parse_path, "the host's side of the vsock",
              "SOCKET");
+  add_parsed(*app, "--vsock-cid", options->vsock_cid, parse_cid,
+             "the guest's vsock address from now on; default: as before", "CID");
   app->add_flag("--eager,!--lazy", options->eager,
                 "read and check all memory before the guest runs");
   app->add_flag("--paused", options->paused, "wait for `minivmm resume`")->disable_flag_override();
@@ -77,6 +79,8 @@ Command add_restore(CLI::App& root) {
                   "  minivmm restore /srv/snapshots/job1 --disk root.img\n"
                   "  minivmm restore /srv/snapshots/job1@3fa9 --name try2 --disk root.img\n"
                   "  minivmm restore warm.store --clones 100 --disk root.img\n"
+                  "  minivmm restore w.store --clones 9 --net tap=vm% --vsock-path /tmp/v% "
+                  "--vsock-cid 100\n"
                   "  minivmm restore job1.store --eager --paused --clock catchup\n\n") +
       kExitStatusHelp);
   auto run = [options, clones]() -> base::Result<int> {

@@ -201,7 +201,7 @@ TEST(SnapshotClonesTest, HaveTheirOwnRandomNumbersAndConnections) {
   kill_now(*vm);
 
   auto first = guest.restore(taken.id, "first", {"--vsock-path", socket});
-  auto second = guest.restore(taken.id, "second", {"--vsock-path", other});
+  auto second = guest.restore(taken.id, "second", {"--vsock-path", other, "--vsock-cid", "77"});
   std::string random[2];
   for (size_t i = 0; i < 2; ++i) {
     SCOPED_TRACE(i);
@@ -210,6 +210,7 @@ TEST(SnapshotClonesTest, HaveTheirOwnRandomNumbersAndConnections) {
     EXPECT_TRUE(clone.expect("-ended")) << tail(clone);
     EXPECT_TRUE(clone.expect("-ended")) << tail(clone);
     EXPECT_EQ(std::stoi(run_in_guest(clone, reseeds)), 1);
+    EXPECT_EQ(std::stoi(run_in_guest(clone, "vsock cid")), i == 0 ? 5 : 77);
     random[i] = run_in_guest(clone, "head -c 32 /dev/urandom | od -An -tx1");
     EXPECT_EQ(std::ranges::count(random[i], ' '), 32) << random[i];
   }

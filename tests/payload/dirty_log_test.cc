@@ -165,10 +165,9 @@ TEST_F(DirtyLogTest, StartedUnderARunningGuestItHasEveryPage) {
 
 // A page written between the clear and the next look is never lost, whenever that is.
 class DirtyLogStartTest : public DirtyLogTest, public testing::WithParamInterface<bool> {};
-INSTANTIATE_TEST_SUITE_P(, DirtyLogStartTest, testing::Bool(),
-                         [](const auto& from_start) {
-                           return from_start.param ? "from_start" : "started_later";
-                         });
+INSTANTIATE_TEST_SUITE_P(, DirtyLogStartTest, testing::Bool(), [](const auto& from_start) {
+  return from_start.param ? "from_start" : "started_later";
+});
 
 TEST_P(DirtyLogStartTest, NamesWhatIsWrittenWhileItIsCleared) {
   make("size=4M order=random", 64 << 20, GetParam());

@@ -23,10 +23,9 @@ std::optional<std::string> cannot_run() {
 
 Result<std::unique_ptr<Guest>> Guest::create(const Options& options) {
   std::unique_ptr<Guest> guest(new Guest());
-  TRY_ASSIGN(guest->machine_,
-             vmm::Machine::create({.memory_bytes = options.memory_bytes,
-                                   .cpus = options.cpus,
-                                   .log_from_start = options.log_from_start}));
+  TRY_ASSIGN(guest->machine_, vmm::Machine::create({.memory_bytes = options.memory_bytes,
+                                                    .cpus = options.cpus,
+                                                    .log_from_start = options.log_from_start}));
   TRY(guest->add_devices(options));
   vmm::boot::KernelSpec kernel;
   const std::string& directory = options.payload_directory;

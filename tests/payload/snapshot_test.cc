@@ -107,8 +107,8 @@ TEST_F(SnapshotPayloadTest, WhileItIsRestoredLazily) {
     const snapshot::Pager::Counters& counters = pager_->counters();
     while (counters.faults < 50) std::this_thread::yield();
     uint64_t there = 0;
-    auto outcome = take(
-        {.full = full, .in_pause = [&] { there = counters.faults + counters.beside; }});
+    auto outcome =
+        take({.full = full, .in_pause = [&] { there = counters.faults + counters.beside; }});
     EXPECT_LT(there, parent.pages.data) << "everything was there already";
     EXPECT_EQ(outcome.full, full);
     expect_stored(outcome.id, at_pause_);

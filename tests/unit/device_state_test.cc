@@ -153,9 +153,9 @@ TEST_F(DeviceStateTest, ConsoleRefusesMoreWrittenThanARequestHas) {
 
 TEST_F(DeviceStateTest, NetSendsNoFrameTwiceAndLosesOnlyWhatNobodyHadTaken) {
   Cable first, second;
-  MacAddress mac{0x52, 0x54, 0, 1, 2, 3};
-  Net saved("net0", mac, first.take_backend());
-  Net restored("net0", {0x52, 0x54, 0, 9, 9, 9}, second.take_backend());
+  MacAddress mac{0x52, 0x54, 0, 9, 9, 9};
+  Net saved("net0", {0x52, 0x54, 0, 1, 2, 3}, first.take_backend());
+  Net restored("net0", mac, second.take_backend());
   VirtioMachine from(*memory_, saved), to(*memory_, restored);
   from.start(kNetMac);
   auto send = [&](VirtioMachine& machine, uint16_t slot) {
@@ -187,7 +187,7 @@ TEST_F(DeviceStateTest, NetSendsNoFrameTwiceAndLosesOnlyWhatNobodyHadTaken) {
   EXPECT_EQ(to.queues[0].used(0).length, 92u);
   std::array<uint8_t, 6> shown;
   restored.read_config(0, shown);
-  EXPECT_EQ(shown, mac);
+  EXPECT_EQ(shown, mac) << "that of the machine it is in now";
 }
 
 TEST_F(DeviceStateTest, NetHasItsDriverAnnounceWhereItIsNow) {
@@ -233,12 +233,10 @@ TEST_F(DeviceStateTest, NetAsksNoDriverThatDoesNotKnowHow) {
   EXPECT_EQ(to.driver.read<uint16_t>(to.driver.structure[PciDriver::kDevice] + 6), 1);
 }
 
-TEST_F(DeviceStateTest, NetRefusesAnAddressOfManyAndFeaturesOfAnotherBackend) {
+TEST_F(DeviceStateTest, NetRefusesFeaturesOfAnotherBackend) {
   Cable plain, offloading(kNetCsum);
   Net net("net0", {2, 0, 0, 0, 0, 1}, plain.take_backend());
   expect_whole_state_only(net);
-  std::vector<std::byte> bytes(6, std::byte{0xFF});
-  EXPECT_THAT(answer(net, bytes), HasSubstr("is no unicast address"));
 
   Net with_checksums("net0", {2, 0, 0, 0, 0, 1}, offloading.take_backend());
   VirtioMachine from(*memory_, with_checksums), to(*memory_, net);
