@@ -25,7 +25,6 @@ constexpr uint64_t kGapBytes = 64 << 10;
 constexpr size_t kPlacePages = 16;
 // With a page somebody waits for come its neighbours in these: a wait costs as much as 16 pages.
 constexpr uint64_t kAroundPages = 16;
-constexpr uint64_t kLookupPages = 4096;
 constexpr size_t kMostTouched = 1 << 20;
 // A huge page costs as much as some 200 pages one by one; and memory, where most of it is zero.
 constexpr size_t kHugeContent = HugePages::kPages / 2;
