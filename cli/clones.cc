@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -164,12 +165,15 @@ Result<RestoreOptions> options_of_clone(const RestoreOptions& asked, uint32_t nu
     *own.vsock_cid += number - 1;
   }
   replace_percent(own.console_file, number);
+  // Those of one machine may follow each other.
+  auto addresses = std::ranges::count_if(own.host.nets,
+                                         [](const NetOption& net) { return net.mac.has_value(); });
   for (NetOption& net : own.host.nets) {
     if (!net.tap.empty() && net.tap.find('%') == std::string::npos) {
       return fail("--net: clones need a tap each: write % where its number is to stand");
     }
     replace_percent(net.tap, number);
-    if (net.mac) TRY(count_on(*net.mac, number - 1));
+    if (net.mac) TRY(count_on(*net.mac, (number - 1) * static_cast<uint32_t>(addresses)));
     for (virtio::HostForward& forward : net.host_forwards) {
       uint32_t port = forward.host_port + number - 1;
       if (port > UINT16_MAX) {

@@ -92,6 +92,11 @@ Result<MachineDisks> open_restored_disks(const RunOptions& options, snapshot::St
       return fail(
           fmt::format("{} has another size than the snapshot's {}", option.path, recorded[i].name));
     }
+    if (option.read_only) {
+      TRY_ASSIGN(auto disk, LayeredDisk::on_image(std::move(with)));
+      add(disks, option, std::move(disk), recorded[i].base);
+      continue;
+    }
     auto parent =
         snapshot::committed_blocks(snapshot, snapshot::disk_space(static_cast<uint32_t>(i)));
     TRY_ASSIGN(snapshot::LayerFiles top, branch.create_layer(static_cast<uint32_t>(i)));

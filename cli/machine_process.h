@@ -2,6 +2,7 @@
 // restored (restore.h), and the time the main thread spends with it.
 #pragma once
 
+#include <atomic>
 #include <memory>
 
 #include "cli/control_server.h"
@@ -30,6 +31,7 @@ struct MachineProcess {
   std::unique_ptr<snapshot::SnapshotService> snapshots;
   std::unique_ptr<RunningMachine> target;
   std::unique_ptr<ControlServer> server;
+  std::atomic<bool> complete = false;  // the main thread only waits for the machine's end
 
   MachineProcess() = default;
   MachineProcess(const MachineProcess&) = delete;

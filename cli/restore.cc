@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <cstdlib>
+
+#include "cli/exit_status.h"
 #include "cli/foreground.h"
 #include "cli/machine_process.h"
 #include "cli/runtime_dir.h"
@@ -81,7 +84,8 @@ Result<void> fill_memory(MachineProcess& process, const SnapshotRef& from,
   snapshot::Storage& storage = process.store->storage();
   snapshot::Pager::Options options;
   options.working_set = snapshot::load_working_set(storage, from->id(), memory.ram_pages());
-  if (options.working_set.empty()) {
+  // A machine that waits for `minivmm resume` would tell what its restore touches, and no more.
+  if (options.working_set.empty() && !asked.paused) {
     options.record_ms = kRecordMs;
     options.record_quiet_ms = kRecordQuietMs;
     options.on_recorded = [&storage, id = from->id()](const std::vector<uint64_t>& pages) {
@@ -90,9 +94,14 @@ Result<void> fill_memory(MachineProcess& process, const SnapshotRef& from,
       }
     };
   }
-  options.on_damage = [&machine = *process.machine](const base::Error& error) {
-    machine.stop(
-        {vmm::StopReason::Kind::kError, 0, "the snapshot cannot be restored: " + error.text()});
+  options.on_damage = [&process](const base::Error& error) {
+    std::string text = "the snapshot cannot be restored: " + error.text();
+    if (process.complete) {
+      return process.machine->stop({vmm::StopReason::Kind::kError, 0, std::move(text)});
+    }
+    // The main thread may wait for the very page, and would for ever.
+    base::log_error("{}", text);
+    std::_Exit(kBadInput);
   };
   TRY_ASSIGN(process.pager, snapshot::Pager::start(memory, from, std::move(options)));
   return {};
@@ -140,6 +149,7 @@ Result<int> restore_machine(const RestoreOptions& asked) {
   options.api_socket = name.socket();
   TRY_ASSIGN(process.branch, snapshot::Branch::create(*process.store, from, options.name));
   TRY(assemble(process, from, options, asked, *foreground));
+  process.complete = true;
   if (!asked.paused) process.machine->run();
   if (process.pager) process.pager->bring_ahead();
   if (asked.on_running) asked.on_running();

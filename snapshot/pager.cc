@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <cstring>
 #include <unordered_map>
 #include <utility>
 
@@ -50,6 +51,8 @@ Result<std::unique_ptr<Pager>> Pager::start(vmm::GuestMemory& memory,
   std::unique_ptr<Pager> pager(new Pager(memory, std::move(snapshot), std::move(options),
                                          std::move(userfault), std::move(stop)));
   TRY_ASSIGN(pager->around_, base::Mapping::anonymous(2 * kAroundPages * kPageBytes));
+  std::memset(pager->around_.data(), 0,
+              pager->around_.size());  // there, or it would be copied late
   TRY_ASSIGN(pager->faults_,
              base::start_thread("pager", [raw = pager.get()] { raw->serve_faults(); }));
   TRY_ASSIGN(pager->background_,
@@ -115,37 +118,49 @@ void Pager::serve_faults() {
     if (::poll(wait.data(), wait.size(), -1) < 0 && errno != EINTR) {
       return give_up(base::Error("poll of userfaultfd", errno));
     }
-    if (wait[0].revents & POLLIN) {
-      if (auto served = serve_one(); !served) give_up(served.error());
+    if ((wait[0].revents & POLLIN) == 0) continue;
+    if (auto taken = take_event(); !taken) give_up(taken.error());
+    while (!waiting_.empty() && !stopping_) {
+      std::byte* address = waiting_.front();
+      waiting_.pop_front();
+      if (auto served = serve(address); !served) give_up(served.error());
     }
   }
 }
 
-Result<void> Pager::serve_one() {
-  std::unique_lock lock(mutex_);
+Result<void> Pager::take_event() {
+  std::lock_guard lock(mutex_);
   TRY_ASSIGN(Userfault::Event event, userfault_.next());
   if (event.kind == Userfault::Event::Kind::kNone) return {};
   auto page = memory_.ram_page_at(event.address);
   if (!page) return fail("a page fault outside guest memory");
-  if (event.kind == Userfault::Event::Kind::kRemoved) {
-    for (uint64_t i = 0; i < event.length / kPageBytes; ++i) set_done(*page + i);
+  if (event.kind == Userfault::Event::Kind::kMissing) {
+    waiting_.push_back(event.address);
     return {};
   }
+  for (uint64_t i = 0; i < event.length / kPageBytes; ++i) set_done(*page + i);
+  return {};
+}
+
+Result<void> Pager::serve(std::byte* address) {
+  uint64_t page = *memory_.ram_page_at(address);
   counters_.faults.fetch_add(1, std::memory_order_relaxed);
-  if (touched_.size() < kMostTouched) touched_.push_back(*page);
-  uint64_t huge = *page / HugePages::kPages;
-  if (huge / 64 < huge_done_.size() && (huge_done_[huge / 64] >> (huge % 64) & 1) != 0) {
-    return userfault_.wake(event.address, kPageBytes);
-  }
-  bool gone = is_done(*page);
+  std::unique_lock lock(mutex_);
+  if (touched_.size() < kMostTouched) touched_.push_back(page);
+  uint64_t huge = page / HugePages::kPages;
+  bool moved = huge / 64 < huge_done_.size() && (huge_done_[huge / 64] >> (huge % 64) & 1) != 0;
+  bool gone = is_done(page);
   lock.unlock();
   // Gone: given back by the guest, or provided since.
-  TRY(gone ? provide_zero(event.address) : provide(*page));
+  if (!moved) TRY(gone ? provide_zero(address) : provide(page));
   lock.lock();
-  if (!plain_) return {};
-  // The end of the watch wakes those who wait, but not one who begins to in that moment.
-  changed_.wait(lock, [this] { return complete_ || gave_up_ || stopping_; });
-  return userfault_.wake(event.address, kPageBytes);
+  if (plain_) {
+    // The end of the watch wakes those who wait, but not one who begins to in that moment.
+    changed_.wait(lock, [this] { return complete_ || gave_up_ || stopping_; });
+  }
+  lock.unlock();
+  // Where it was given back just now nothing was provided: who waits looks again.
+  return userfault_.wake(address, kPageBytes);
 }
 
 Result<void> Pager::provide_zero(std::byte* address) {
@@ -153,10 +168,10 @@ Result<void> Pager::provide_zero(std::byte* address) {
     {
       std::lock_guard lock(mutex_);
       if (plain_) return {};
-      TRY_ASSIGN(auto outcome, userfault_.zero(address, kPageBytes));
-      if (outcome == Userfault::Outcome::kDone) return {};
+      TRY_ASSIGN(uint64_t bytes, userfault_.zero(address, kPageBytes));
+      if (bytes == kPageBytes) return {};
     }
-    TRY(serve_one());
+    TRY(take_event());
   }
 }
 
@@ -183,19 +198,30 @@ Result<void> Pager::provide(uint64_t page) {
   }
   counters_.beside.fetch_add(end - begin - 1, std::memory_order_relaxed);
   auto around = entries.subspan(begin, end - begin);
-  std::byte* data = around_.data() + kAroundPages * kPageBytes;  // zeroes
-  if (around[0].slot != kSlotZero) {
-    data = around_.data();
-    TRY_ASSIGN(auto file, snapshot_->file(around[0].slot));
-    TRY(file->read(around[0].offset, std::span(data, around.size() * kPageBytes)));
+  if (around[0].slot == kSlotZero) {
+    return place_side_by_side(around, around_.data() + kAroundPages * kPageBytes);
   }
+  std::span<std::byte> data(around_.data(), around.size() * kPageBytes);
+  TRY_ASSIGN(auto file, snapshot_->file(around[0].slot));
+  auto read_all = [&]() -> Result<void> {
+    TRY(file->read(around[0].offset, data));
+    for (size_t i = 0; i < around.size(); ++i) {
+      TRY(snapshot_->check(kRamSpace, around[i], data.subspan(i * kPageBytes, kPageBytes)));
+    }
+    return {};
+  };
+  if (read_all()) return place_side_by_side(around, data.data());
+  // What is damaged may be one that nobody waits for.
+  TRY(snapshot_->read_entry(kRamSpace, entries[page - window], data.first<kPageBytes>()));
+  return place_side_by_side(entries.subspan(page - window, 1), data.data());
+}
+
+Result<void> Pager::place_side_by_side(std::span<const PageEntry> entries, const std::byte* data) {
   std::array<Filled, kAroundPages> filled;
-  for (size_t i = 0; i < around.size(); ++i) {
-    filled[i] = {around[i].page, data + i * kPageBytes};
-    if (around[i].slot == kSlotZero) continue;
-    TRY(snapshot_->check(kRamSpace, around[i], std::span(filled[i].data, kPageBytes)));
+  for (size_t i = 0; i < entries.size(); ++i) {
+    filled[i] = {entries[i].page, data + i * kPageBytes};
   }
-  return place(std::span(filled).first(around.size()));
+  return place(std::span(filled).first(entries.size()));
 }
 
 Result<void> Pager::place(std::span<const Filled> pages) {
@@ -217,19 +243,18 @@ Result<void> Pager::place(std::span<const Filled> pages) {
     }
     std::byte* to = memory_.host(pages[i].page);
     if (memory_.host(pages[i + wanted - 1].page) != to + (wanted - 1) * kPageBytes) wanted = 1;
-    TRY_ASSIGN(auto outcome, userfault_.copy(to, pages[i].data, wanted * kPageBytes));
-    if (outcome == Userfault::Outcome::kBusy) {
-      // Somebody gives pages back just now; the fault thread hears of it with this lock.
-      lock.unlock();
-      if (std::this_thread::get_id() == faults_.get_id()) {
-        TRY(serve_one());
-      } else {
-        std::this_thread::yield();
-      }
-      continue;
+    TRY_ASSIGN(uint64_t bytes, userfault_.copy(to, pages[i].data, wanted * kPageBytes));
+    const size_t provided = bytes / kPageBytes;
+    for (size_t k = 0; k < provided; ++k) set_done(pages[i + k].page);
+    i += provided;
+    if (provided == wanted) continue;
+    // Somebody gives pages back just now; the fault thread hears of it with this lock.
+    lock.unlock();
+    if (std::this_thread::get_id() == faults_.get_id()) {
+      TRY(take_event());
+    } else {
+      std::this_thread::yield();
     }
-    for (size_t k = 0; k < wanted; ++k) set_done(pages[i + k].page);
-    i += wanted;
   }
   return {};
 }

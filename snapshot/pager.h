@@ -15,6 +15,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -73,8 +74,11 @@ class Pager {
  private:
   Pager(vmm::GuestMemory& memory, std::shared_ptr<const Snapshot> snapshot, Options options,
         Userfault userfault, base::EventFd stop);
+  // The fault thread's. Whoever waits for a page is served in turn, one at a time: while the memory
+  // map changes, only what was given back is heard of, and who else waits goes to waiting_.
   void serve_faults();
-  base::Result<void> serve_one();
+  base::Result<void> take_event();
+  base::Result<void> serve(std::byte* address);
   base::Result<void> provide(uint64_t page);
   base::Result<void> provide_zero(std::byte* address);
   // Content that was checked, to be provided.
@@ -83,6 +87,7 @@ class Pager {
     const std::byte* data = nullptr;
   };
   base::Result<void> place(std::span<const Filled> pages);
+  base::Result<void> place_side_by_side(std::span<const PageEntry> entries, const std::byte* data);
 
   void bring_rest();
   base::Result<void> bring_all();
@@ -128,8 +133,9 @@ class Pager {
   bool gave_up_ = false;
   std::condition_variable changed_;
 
-  std::optional<HugePages> huge_;  // the background thread's
-  base::Mapping around_;           // the fault thread's: what it reads, then zeroes
+  std::optional<HugePages> huge_;   // the background thread's
+  base::Mapping around_;            // the fault thread's: what it reads, then zeroes
+  std::deque<std::byte*> waiting_;  // the fault thread's: addresses
   std::thread faults_, background_;
 };
 

@@ -92,49 +92,48 @@ Result<void> Userfault::wake(std::byte* start, uint64_t bytes) const {
   return {};
 }
 
-Result<Userfault::Outcome> Userfault::copy(std::byte* to, const std::byte* from,
-                                           uint64_t bytes) const {
-  while (bytes > 0) {
+Result<uint64_t> Userfault::copy(std::byte* to, const std::byte* from, uint64_t bytes) const {
+  uint64_t done = 0;
+  while (done < bytes) {
     uffdio_copy request{};
-    request.dst = reinterpret_cast<uint64_t>(to);
-    request.src = reinterpret_cast<uint64_t>(from);
-    request.len = bytes;
-    uint64_t done = 0;
-    if (::ioctl(fd_.get(), UFFDIO_COPY, &request) == 0) return Outcome::kDone;
+    request.dst = reinterpret_cast<uint64_t>(to + done);
+    request.src = reinterpret_cast<uint64_t>(from + done);
+    request.len = bytes - done;
+    if (::ioctl(fd_.get(), UFFDIO_COPY, &request) == 0) return bytes;
     int error = errno;
-    if (request.copy > 0) done = static_cast<uint64_t>(request.copy);
-    if (error == EAGAIN && done == 0) return Outcome::kBusy;
-    if (error == EEXIST && done == 0) {
-      TRY(wake(to, kPageBytes));
-      done = kPageBytes;
-    } else if (error != EAGAIN && error != EEXIST) {
+    if (request.copy > 0) {
+      done += static_cast<uint64_t>(request.copy);
+    } else if (error == EAGAIN) {
+      break;
+    } else if (error == EEXIST) {
+      TRY(wake(to + done, kPageBytes));
+      done += kPageBytes;
+    } else {
       return fail("UFFDIO_COPY", error);
     }
-    to += done;
-    from += done;
-    bytes -= done;
   }
-  return Outcome::kDone;
+  return done;
 }
 
-Result<Userfault::Outcome> Userfault::zero(std::byte* to, uint64_t bytes) const {
-  while (bytes > 0) {
+Result<uint64_t> Userfault::zero(std::byte* to, uint64_t bytes) const {
+  uint64_t done = 0;
+  while (done < bytes) {
     uffdio_zeropage request{};
-    request.range = {reinterpret_cast<uint64_t>(to), bytes};
-    if (::ioctl(fd_.get(), UFFDIO_ZEROPAGE, &request) == 0) return Outcome::kDone;
+    request.range = {reinterpret_cast<uint64_t>(to + done), bytes - done};
+    if (::ioctl(fd_.get(), UFFDIO_ZEROPAGE, &request) == 0) return bytes;
     int error = errno;
-    uint64_t done = request.zeropage > 0 ? static_cast<uint64_t>(request.zeropage) : 0;
-    if (error == EAGAIN && done == 0) return Outcome::kBusy;
-    if (error == EEXIST && done == 0) {
-      TRY(wake(to, kPageBytes));
-      done = kPageBytes;
-    } else if (error != EAGAIN && error != EEXIST) {
+    if (request.zeropage > 0) {
+      done += static_cast<uint64_t>(request.zeropage);
+    } else if (error == EAGAIN) {
+      break;
+    } else if (error == EEXIST) {
+      TRY(wake(to + done, kPageBytes));
+      done += kPageBytes;
+    } else {
       return fail("UFFDIO_ZEROPAGE", error);
     }
-    to += done;
-    bytes -= done;
   }
-  return Outcome::kDone;
+  return done;
 }
 
 }  // namespace snapshot

@@ -31,11 +31,11 @@ class Userfault {
   // The next event; kNone where there is none now.
   base::Result<Event> next() const;
 
-  // Provides pages. kBusy: the memory map is changing, look again. Pages that are there already are
-  // left alone, and whoever waits for them is woken.
-  enum class Outcome { kDone, kBusy };
-  base::Result<Outcome> copy(std::byte* to, const std::byte* from, uint64_t bytes) const;
-  base::Result<Outcome> zero(std::byte* to, uint64_t bytes) const;
+  // Provides pages and says how many bytes are there now, from `to` on; fewer than asked for: the
+  // memory map is changing, look again. Pages that are there already are left alone, and whoever
+  // waits for them is woken.
+  base::Result<uint64_t> copy(std::byte* to, const std::byte* from, uint64_t bytes) const;
+  base::Result<uint64_t> zero(std::byte* to, uint64_t bytes) const;
   // Who waits in [start, start + bytes) looks again, watched or not.
   base::Result<void> wake(std::byte* start, uint64_t bytes) const;
 

@@ -306,7 +306,7 @@ Result<bool> LayeredDisk::wait_frozen(std::chrono::milliseconds timeout) {
       frozen_changed_.wait_for(lock, timeout, [this] { return broken_ || frozen_complete(); });
   if (broken_) return std::unexpected(*broken_);
   if (!complete) return false;
-  if (identity_ || base_writable_) return true;
+  if (identity_ || (base_writable_ && !read_only_)) return true;
   // Nobody writes to the base any more, so this thread may sync and read it as it likes.
   lock.unlock();
   int fd = base_->file().fd();

@@ -171,6 +171,36 @@ TEST_F(PagerHugeTest, WhatIsGivenBackMeanwhileStaysZero) {
   }
 }
 
+// While the memory map changes nothing can be provided; who waits meanwhile gets what is his.
+TEST_F(PagerHugeTest, WhoWaitsWhileOthersGivePagesBackGetsHisOwn) {
+  constexpr uint64_t kGivenBack = 512;  // the last pages, which nobody touches
+  for (int round = 0; round < 20; ++round) {
+    start();
+    std::atomic<uint64_t> wrong = 0;
+    std::atomic<bool> end = false;
+    std::thread giver([&] {
+      for (uint64_t i = 0; !end; i = (i + 1) % kGivenBack) {
+        (void)memory_->discard(memory_->gpa_of(kPages - 1 - i), kPageBytes);
+      }
+    });
+    std::vector<std::thread> threads;
+    for (uint64_t t = 0; t < 3; ++t) {
+      threads.emplace_back([&, t] {
+        for (uint64_t page = 16 * t; page < kPages - kGivenBack - 16; page += 48) {
+          wrong += !is_page(page + 3);
+        }
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    end = true;
+    giver.join();
+    ASSERT_EQ(wrong, 0u) << round;
+    for (uint64_t page = 0; page < kPages - kGivenBack - 64; ++page) {
+      ASSERT_TRUE(is_page(page)) << page;
+    }
+  }
+}
+
 TEST_F(PagerHugeTest, WhoWaitsForAPageOfOneIsWoken) {
   for (int round = 0; round < 100; ++round) {
     start();

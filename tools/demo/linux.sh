@@ -23,6 +23,9 @@ cat >"$work/script" <<'GUEST'
 #!/bin/sh
 modprobe ext4; mkdir -p /mnt; mount -t ext4 /dev/vda /mnt
 uname -srv
+echo "$(nproc) CPUs; $(awk '$4 ~ /^vd/ {printf "%s of %d MiB, ", $4, $3 / 1024}' /proc/partitions)read from \
+vdb: $(head -n 1 /dev/vdb)"
+udhcpc -i eth0 -n -q >/dev/null 2>&1; ip -4 addr show eth0 | grep -o 'inet [0-9.]*'
 exec awk 'BEGIN {
   for (n = 2; ; n++) {
     for (d = 2; d * d <= n && n % d; d++);
@@ -39,6 +42,9 @@ GUEST
     "$work/initrd.cpio"
 truncate -s 32M "$work/disk.img"
 mke2fs -q -t ext4 "$work/disk.img"
+truncate -s 1M "$work/data.img"
+echo "a message from the host" | dd of="$work/data.img" conv=notrunc status=none
+disks=(--disk "$work/disk.img" --disk "$work/data.img,ro")
 store=$work/store
 
 # start ARGUMENT...: a machine in the background; what its console says is shown as it comes.
@@ -59,20 +65,24 @@ primes() {
     done
 }
 
-crash() {
-    show "kill -9 $vm"
-    kill -9 "$vm"
-    wait "$vm" 2>/dev/null || true
-    vm=''
+end_watch() {
     sleep 0.2
     kill "$watcher" 2>/dev/null || true
     wait "$watcher" 2>/dev/null || true
     watcher=''
 }
 
+crash() {
+    show "kill -9 $vm"
+    kill -9 "$vm"
+    wait "$vm" 2>/dev/null || true
+    vm=''
+    end_watch
+}
+
 say "Debian's kernel, unmodified, computes."
 start run --kernel "$MINIVMM_CACHE/kernels/cloud/vmlinuz" --initrd "$work/initrd.cpio" \
-    --cmdline quiet --memory 128M --disk "$work/disk.img" --store "$store" --name demo
+    --cmdline quiet --memory 128M --cpus 2 "${disks[@]}" --net user --store "$store" --name demo
 primes 3
 
 say "One full snapshot and six incremental ones, while it does."
@@ -99,16 +109,22 @@ say "The machine dies."
 crash
 
 say "It goes on from its last snapshot, in a new process."
-start restore "$store" --disk "$work/disk.img" --name demo
+start restore "$store" "${disks[@]}" --name demo
 primes 3
 crash
 
 back=${ids[3]}
 say "And from three snapshots earlier: memory, disk and clock of that moment."
-start restore "$store@${back:0:12}" --disk "$work/disk.img" --name demo
+start restore "$store@${back:0:12}" "${disks[@]}" --name demo
 primes 3
 "$minivmm" snapshot demo --json >"$work/snapshot.json"
-crash
+
+say "Its power button is pressed, and Debian powers off."
+show "minivmm stop demo"
+"$minivmm" stop demo
+wait "$vm" || { echo "the machine ended with status $?" >&2 && exit 1; }
+vm=''
+end_watch
 
 say "Every snapshot is still there, the new branch too, and every byte is verified."
 show "minivmm list $store"
