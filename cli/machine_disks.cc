@@ -93,7 +93,7 @@ Result<MachineDisks> open_restored_disks(const RunOptions& options, snapshot::St
           fmt::format("{} has another size than the snapshot's {}", option.path, recorded[i].name));
     }
     if (option.read_only) {
-      TRY_ASSIGN(auto disk, LayeredDisk::on_image(std::move(with)));
+      TRY_ASSIGN(auto disk, LayeredDisk::on_image(std::move(with), *identity));
       add(disks, option, std::move(disk), recorded[i].base);
       continue;
     }

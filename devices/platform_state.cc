@@ -18,7 +18,7 @@ using base::Result;
 namespace {
 
 // One for each section; a change of a format changes it.
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 // No state: the section says that it was thought of.
 constexpr std::array kStateless = {"i8042", "pvpanic", "exit-port"};
 

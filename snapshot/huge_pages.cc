@@ -19,9 +19,8 @@ HugePages::HugePages(vmm::GuestMemory& memory) {
     uint64_t pages = region.size / kPageBytes;
     bool aligned = first % kPages == 0 && reinterpret_cast<uintptr_t>(region.host) % kBytes == 0;
     // A host that promises no memory it has not (vm.overcommit_memory=2) may refuse as much again.
-    if (auto aside = base::Mapping::anonymous(region.size); aligned && aside) {
-      // Advice. The same as for guest memory, or the kernel would keep the mappings apart.
-      ::madvise(aside->data(), aside->size(), MADV_HUGEPAGE);
+    // Made as guest memory is, or the kernel would keep apart what is put side by side.
+    if (auto aside = base::Mapping::huge(region.size); aligned && aside) {
       parts_.push_back({first, pages, region.host, std::move(*aside)});
     }
     first += pages;

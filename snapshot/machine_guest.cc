@@ -54,6 +54,7 @@ Result<void> MachineGuest::start_log() {
   constexpr size_t kPieceWords = vmm::DirtyLog::kMostPages / 64;
   for (size_t word = 0; word < scratch_.size(); word += kPieceWords) {
     auto piece = std::span(scratch_).subspan(word, std::min(kPieceWords, scratch_.size() - word));
+    if (std::ranges::all_of(piece, [](uint64_t bits) { return bits == 0; })) continue;
     TRY(clear_dirty(word * 64, piece));
   }
   return {};

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstring>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
 #include "vmm/base/mapping.h"
@@ -168,7 +169,7 @@ Result<void> Pager::provide_zero(std::byte* address) {
     {
       std::lock_guard lock(mutex_);
       if (plain_) return {};
-      TRY_ASSIGN(uint64_t bytes, userfault_.zero(address, kPageBytes));
+      TRY_ASSIGN(uint64_t bytes, userfault_.copy(address, zeroes(), kPageBytes));
       if (bytes == kPageBytes) return {};
     }
     TRY(take_event());
@@ -199,7 +200,7 @@ Result<void> Pager::provide(uint64_t page) {
   counters_.beside.fetch_add(end - begin - 1, std::memory_order_relaxed);
   auto around = entries.subspan(begin, end - begin);
   if (around[0].slot == kSlotZero) {
-    return place_side_by_side(around, around_.data() + kAroundPages * kPageBytes);
+    return place_side_by_side(around, zeroes());
   }
   std::span<std::byte> data(around_.data(), around.size() * kPageBytes);
   TRY_ASSIGN(auto file, snapshot_->file(around[0].slot));
@@ -311,19 +312,21 @@ Result<void> Pager::bring_all() {
 
 Result<void> Pager::bring_working_set() {
   uint64_t pages = memory_.ram_pages();
-  std::unordered_map<uint64_t, size_t> count;  // pages of the set, by huge page
+  // By number of huge page: those of the set that are in it, until it is asked for whole.
+  std::unordered_map<uint64_t, size_t> count;
   for (uint64_t page : options_.working_set) ++count[page / HugePages::kPages];
+  std::unordered_set<uint64_t> whole;
   std::vector<PageEntry> single;
   for (uint64_t page : options_.working_set) {
     if (page >= pages) continue;
-    size_t& together = count[page / HugePages::kPages];
-    if (together >= kHugeContent) {
+    uint64_t huge = page / HugePages::kPages;
+    if (auto first = count.extract(huge); first && first.mapped() >= kHugeContent) {
       TRY(bring(single, true));
       single.clear();
-      TRY_ASSIGN(bool brought, bring_huge(page / HugePages::kPages * HugePages::kPages));
-      together = brought ? SIZE_MAX : 0;  // asked once
+      TRY_ASSIGN(bool brought, bring_huge(huge * HugePages::kPages));
+      if (brought) whole.insert(huge);
     }
-    if (together == SIZE_MAX) continue;
+    if (whole.contains(huge)) continue;
     TRY_ASSIGN(PageEntry entry, snapshot_->find(kRamSpace, page));
     if (entry.slot != kSlotZero) single.push_back(entry);
   }

@@ -107,6 +107,7 @@ class Pager {
   base::Result<std::optional<HugePlan>> plan_huge(uint64_t first) const;
   bool any_done(uint64_t first) const;
 
+  const std::byte* zeroes() const { return around_.data() + around_.size() / 2; }
   bool is_done(uint64_t page) const { return done_[page / 64] >> (page % 64) & 1; }
   void set_done(uint64_t page) { done_[page / 64] |= 1ull << (page % 64); }
   void give_up(base::Error error);

@@ -1,7 +1,5 @@
 #include "snapshot/staging.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -25,9 +23,7 @@ Result<std::unique_ptr<Staging>> Staging::create(const Options& options, Hasher 
                                                  Parent parent, std::unique_ptr<IoQueue> queue) {
   std::unique_ptr<Staging> staging(
       new Staging(options, std::move(hasher), std::move(parent), std::move(queue)));
-  TRY_ASSIGN(staging->pool_, base::Mapping::anonymous(staging->pool_pages_ * kPageBytes));
-  // Fewer faults, and fewer pieces of memory in a write; without huge pages it goes as well.
-  (void)::madvise(staging->pool_.data(), staging->pool_.size(), MADV_HUGEPAGE);
+  TRY_ASSIGN(staging->pool_, base::Mapping::huge(staging->pool_pages_ * kPageBytes));
   uint64_t index_bytes = staging->ram_pages_ * sizeof(uint32_t);
   TRY_ASSIGN(staging->entry_of_,
              base::Mapping::anonymous((index_bytes + kPageBytes - 1) / kPageBytes * kPageBytes));

@@ -115,25 +115,4 @@ Result<uint64_t> Userfault::copy(std::byte* to, const std::byte* from, uint64_t 
   return done;
 }
 
-Result<uint64_t> Userfault::zero(std::byte* to, uint64_t bytes) const {
-  uint64_t done = 0;
-  while (done < bytes) {
-    uffdio_zeropage request{};
-    request.range = {reinterpret_cast<uint64_t>(to + done), bytes - done};
-    if (::ioctl(fd_.get(), UFFDIO_ZEROPAGE, &request) == 0) return bytes;
-    int error = errno;
-    if (request.zeropage > 0) {
-      done += static_cast<uint64_t>(request.zeropage);
-    } else if (error == EAGAIN) {
-      break;
-    } else if (error == EEXIST) {
-      TRY(wake(to + done, kPageBytes));
-      done += kPageBytes;
-    } else {
-      return fail("UFFDIO_ZEROPAGE", error);
-    }
-  }
-  return done;
-}
-
 }  // namespace snapshot

@@ -2,7 +2,7 @@
 // no memory behind it waits until somebody provides the page. vCPUs fault inside the kernel, so the
 // user-mode-only kind is not enough.
 //
-// Owned by the pager; copy(), zero() and wake() may be called from several threads.
+// Owned by the pager; copy() and wake() may be called from several threads.
 #pragma once
 
 #include <cstddef>
@@ -35,7 +35,6 @@ class Userfault {
   // memory map is changing, look again. Pages that are there already are left alone, and whoever
   // waits for them is woken.
   base::Result<uint64_t> copy(std::byte* to, const std::byte* from, uint64_t bytes) const;
-  base::Result<uint64_t> zero(std::byte* to, uint64_t bytes) const;
   // Who waits in [start, start + bytes) looks again, watched or not.
   base::Result<void> wake(std::byte* start, uint64_t bytes) const;
 

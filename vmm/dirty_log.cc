@@ -54,24 +54,15 @@ Result<void> DirtyLog::start() {
   return {};
 }
 
-Result<void> DirtyLog::fetch(std::span<uint64_t> bitmap) {
+Result<void> DirtyLog::read(std::span<uint64_t> bitmap, bool take_marks) {
   assert(started_ && bitmap.size() >= words());
-  return for_each_slot(*memory_,
-                       [&](uint32_t slot, uint64_t first, uint64_t pages) -> Result<void> {
-                         TRY(vm_->get_dirty_log(slot, part(bitmap, first, pages)));
-                         memory_->take_dirty(slot, part(bitmap, first, pages));
-                         return {};
-                       });
-}
-
-Result<void> DirtyLog::peek(std::span<uint64_t> bitmap) {
-  assert(started_ && bitmap.size() >= words());
-  return for_each_slot(*memory_,
-                       [&](uint32_t slot, uint64_t first, uint64_t pages) -> Result<void> {
-                         TRY(vm_->get_dirty_log(slot, part(bitmap, first, pages)));
-                         memory_->peek_dirty(slot, part(bitmap, first, pages));
-                         return {};
-                       });
+  return for_each_slot(
+      *memory_, [&](uint32_t slot, uint64_t first, uint64_t pages) -> Result<void> {
+        auto own = part(bitmap, first, pages);
+        TRY(vm_->get_dirty_log(slot, own));
+        take_marks ? memory_->take_dirty(slot, own) : memory_->peek_dirty(slot, own);
+        return {};
+      });
 }
 
 Result<void> DirtyLog::clear(uint64_t first_page, uint64_t count, std::span<const uint64_t> bits) {

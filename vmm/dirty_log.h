@@ -44,10 +44,10 @@ class DirtyLog {
   //
   // Pages written since they were last cleared. `bitmap` has words() words and is overwritten. The
   // host's marks are taken: data marked by then is in memory, so a copy made later has it.
-  base::Result<void> fetch(std::span<uint64_t> bitmap);
+  base::Result<void> fetch(std::span<uint64_t> bitmap) { return read(bitmap, true); }
   // The same, and the host's marks stay as KVM's do: what is read in a pause and copied without
   // being cleared is dirty for the next time as well.
-  base::Result<void> peek(std::span<uint64_t> bitmap);
+  base::Result<void> peek(std::span<uint64_t> bitmap) { return read(bitmap, false); }
 
   // Makes KVM log the next write to each of the pages whose bit is set; bit 0 is `first_page`, a
   // multiple of 64. `count` is at most kMostPages and a multiple of 64, or ends with the RAM.
@@ -56,6 +56,7 @@ class DirtyLog {
  private:
   DirtyLog(const KvmVm& vm, GuestMemory& memory) : vm_(&vm), memory_(&memory) {}
   base::Result<void> make_slots(uint32_t flags) const;
+  base::Result<void> read(std::span<uint64_t> bitmap, bool take_marks);
 
   const KvmVm* vm_;
   GuestMemory* memory_;

@@ -29,10 +29,7 @@ Result<base::Mapping> map_region(GuestMemory::Backing backing, uint64_t bytes, u
     case GuestMemory::Backing::Kind::kZero:
       break;
   }
-  TRY_ASSIGN(base::Mapping mapping, base::Mapping::anonymous(bytes));
-  // Advice: a host without huge pages runs the guest as well, slower.
-  ::madvise(mapping.data(), mapping.size(), MADV_HUGEPAGE);
-  return mapping;
+  return base::Mapping::huge(bytes);
 }
 
 }  // namespace

@@ -44,8 +44,10 @@ LayeredDisk::LayeredDisk(Options options, base::Fd events, base::EventFd wake)
       base_(std::move(options.base)),
       queue_(std::move(options.queue)) {}
 
-Result<std::unique_ptr<LayeredDisk>> LayeredDisk::on_image(Options options) {
+Result<std::unique_ptr<LayeredDisk>> LayeredDisk::on_image(Options options,
+                                                           std::optional<BaseIdentity> identity) {
   TRY_ASSIGN(auto disk, create(std::move(options)));
+  disk->identity_ = identity;
   disk->base_writable_ = true;
   disk->read_only_ = disk->base_->read_only();
   disk->can_discard_ = disk->base_->can_discard();

@@ -52,8 +52,10 @@ class LayeredDisk final : public virtio::Disk {
     // with the device's lock held: it only passes the word on.
     std::function<void(const std::string& message)> on_full;
   };
-  // On a raw image, opened for writing (or read-only, for a disk that is).
-  static base::Result<std::unique_ptr<LayeredDisk>> on_image(Options options);
+  // On a raw image, opened for writing (or read-only, for a disk that is; where it was restored,
+  // the image was found to be `identity`).
+  static base::Result<std::unique_ptr<LayeredDisk>> on_image(
+      Options options, std::optional<BaseIdentity> identity = {});
   // On a snapshot; the base is opened read-only and was found to be `identity` (check_base()).
   static base::Result<std::unique_ptr<LayeredDisk>> on_snapshot(
       Options options, std::shared_ptr<const CommittedBlocks> parent, const BaseIdentity& identity,

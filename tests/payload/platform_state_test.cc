@@ -160,8 +160,8 @@ TEST_F(PlatformStateTest, SectionsThatAreMissingUnknownNewerOrDamagedAreRefusedB
               HasSubstr("'virtio:tape'"));
   for (size_t i = 0; i < good.size(); ++i) {
     const std::string& tag = good[i].tag;
-    EXPECT_THAT(refusal([i](auto& all) { all[i].version = 2; }),
-                HasSubstr("section '" + tag + "' has version 2"));
+    EXPECT_THAT(refusal([i](auto& all) { all[i].version = 3; }),
+                HasSubstr("section '" + tag + "' has version 3"));
     EXPECT_THAT(refusal([i](auto& all) { all.erase(all.begin() + static_cast<int>(i)); }),
                 HasSubstr("no section '" + tag + "'"));
     EXPECT_THAT(refusal([i](auto& all) { all[i].data.push_back({}); }),

@@ -19,17 +19,23 @@ Mapping::~Mapping() {
 }
 
 Result<Mapping> Mapping::anonymous(uint64_t size) {
+  void* data = ::mmap(nullptr, size, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (data == MAP_FAILED) return fail_errno("map " + std::to_string(size >> 20) + " MiB of memory");
+  return Mapping(static_cast<std::byte*>(data), size);
+}
+
+Result<Mapping> Mapping::huge(uint64_t size) {
   // With room to choose a start in; what is left over on both sides goes back.
-  uint64_t room = size + kHugePage;
-  void* mapped = ::mmap(nullptr, room, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (mapped == MAP_FAILED)
-    return fail_errno("map " + std::to_string(size >> 20) + " MiB of memory");
-  auto* begin = static_cast<std::byte*>(mapped);
+  TRY_ASSIGN(Mapping room, anonymous(size + kHugePage));
+  std::byte* begin = std::exchange(room.data_, nullptr);
   uint64_t before = -reinterpret_cast<uintptr_t>(begin) % kHugePage;
   if (before > 0) ::munmap(begin, before);
   if (before < kHugePage) ::munmap(begin + before + size, kHugePage - before);
-  return Mapping(begin + before, size);
+  Mapping mapping(begin + before, size);
+  // Advice: without huge pages it goes as well, slower.
+  ::madvise(mapping.data(), mapping.size(), MADV_HUGEPAGE);
+  return mapping;
 }
 
 Result<Mapping> Mapping::file(const std::string& path) {

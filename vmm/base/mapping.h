@@ -20,9 +20,10 @@ class Mapping {
   ~Mapping();
 
   // Zeroed private memory, not reserved (pages exist once touched). `size` in bytes, page-aligned.
-  // It begins at a multiple of kHugePage, so that what it backs can be mapped by huge pages.
-  static constexpr uint64_t kHugePage = 2 << 20;
   static Result<Mapping> anonymous(uint64_t size);
+  // The same in huge pages, where the host gives them; begins at a multiple of kHugePage.
+  static constexpr uint64_t kHugePage = 2 << 20;
+  static Result<Mapping> huge(uint64_t size);
   // `size` bytes of `fd` from `offset` on, as they are now: what is written here stays here.
   static Result<Mapping> private_copy(int fd, uint64_t size, uint64_t offset);
   // A regular file, read-only. An empty file gives an empty mapping.
