@@ -15,13 +15,13 @@ import time
 import plot
 from qemu import Qemu, now_ns, wait_for
 from restored import Restored
-from table import Table, host, percentile, spread
+from stalls import Stalls
+from table import Table, host, spread
 
-PAGE = 4096
 MIB = 1 << 20
 
 
-class Bench(Restored):
+class Bench(Stalls, Restored):
     def __init__(self, options, work):
         self.quick, self.work = options.quick, work
         self.build = os.path.abspath(options.build)
@@ -31,13 +31,6 @@ class Bench(Restored):
         self.memory = options.memory or (512 if self.quick else 2048)
         self.names = 0
         self.failed = False
-
-    def stall(self, store, **numbers):
-        shutil.rmtree(store, ignore_errors=True)
-        command = [f"{self.build}/bench/stall", f"{self.build}/payloads", store, "--json"]
-        for key, value in numbers.items():
-            command += [f"--{key.replace('_', '-')}", str(value)]
-        return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
 
     def chain(self, store, snapshots, size_mib, rate=10000):
         """A store that `minivmm restore` takes."""
@@ -68,68 +61,6 @@ class Bench(Restored):
         out = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
         job = json.loads(out)["jobs"][0][direction]
         return job["io_bytes"] / (job["runtime"] * 1e-3) / 1e6
-
-    # --- what the guest feels ---
-
-    def stalls(self):
-        store = f"{self.work}/stall"
-        paced = self.stall(store, memory=self.memory, size=self.memory // 2, rate=10000,
-                           count=60 if self.quick else 1000)
-        hot = self.stall(store, memory=self.memory, size=self.memory // 2, rate=0,
-                         count=8 if self.quick else 50)
-        shutil.rmtree(store, ignore_errors=True)
-        self.data["paced"], self.data["hot"] = paced, hot
-        peers = self.qemu_gaps()
-        for name, run in (("10,000 pages/s", paced), ("full speed", hot)):
-            for part, target in ((0.5, 200), (0.99, 300)):
-                label = f"stall, {name}, p{part * 100:.0f}"
-                self.table.add(label, percentile(run["with_ns"], part) / 1e3, "us", ("<=", target),
-                               "windows in which a thread spins instead",
-                               percentile(run["busy_ns"], part) / 1e3,
-                               spread(run["with_ns"], 1e-3) + ", without a snapshot "
-                               f"{percentile(run['without_ns'], part) / 1e3:.4g}")
-            self.table.add(f"  pause by the host's clock, {name}, p50",
-                           percentile(run["pause_ns"], 0.5) / 1e3, "us",
-                           spread=spread(run["pause_ns"], 1e-3))
-            for step, values in run["steps_ns"].items():
-                self.table.add(f"    {step}", percentile(values, 0.5) / 1e3, "us",
-                               spread=spread(values, 1e-3))
-            if run is hot:
-                self.table.add(f"  guest's writes, {name}, to those without",
-                               run["writes_per_s"] / max(1, run["quiet_writes_per_s"]), "")
-        ours = percentile(paced["with_ns"], 0.5) / 1e3
-        for kind in ("background-snapshot", "stop and save"):
-            gaps, took = peers[kind]
-            self.table.add(f"stall, 10,000 pages/s, to QEMU {kind}",
-                           ours / statistics.median(gaps), "",
-                           peer=f"QEMU {kind}, gap in us", peer_value=statistics.median(gaps),
-                           spread=f"took {statistics.median(took):.4g} ms, n={len(gaps)}")
-        self.table.add("incremental snapshot until durable, p50",
-                       percentile(paced["total_ns"], 0.5) / 1e6, "ms",
-                       peer="QEMU background-snapshot", peer_value=statistics.median(
-                           peers["background-snapshot"][1]),
-                       spread=spread(paced["total_ns"], 1e-6))
-        changed = paced["pages"] * PAGE / len(paced["bytes"])
-        fixed = 64 * 1024 + 16 * 1024 * 1
-        self.table.add("bytes of an incremental, less 80 KiB, to changed",
-                       (statistics.mean(paced["bytes"]) - fixed) / changed, "", ("<=", 1.02),
-                       spread=spread(paced["bytes"]) + " bytes; "
-                       f"{paced['rewritten'] / len(paced['bytes']):.0f} pages written again")
-
-    def qemu_gaps(self):
-        """Longest gap of the guest (us) and duration (ms) of each way to save it."""
-        result = {"background-snapshot": ([], []), "stop and save": ([], [])}
-        append = f"size={self.memory // 2}M rate=10000 poll=2"
-        with Qemu(self.work, self.payload, append, self.memory) as guest:
-            guest.wait_output("jitter: filled")
-            for kind, (gaps, took) in result.items():
-                for _ in range(2 if self.quick else 5):
-                    guest.clear()
-                    took.append(guest.save(f"{self.work}/qemu.save",
-                                           kind == "background-snapshot") / 1e6)
-                    gaps.append(guest.longest_gap_ns() / 1e3)
-        self.data["qemu_gaps"] = {kind: gaps for kind, (gaps, _) in result.items()}
-        return result
 
     # --- the disk ---
 
@@ -259,6 +190,10 @@ class Bench(Restored):
                        for length in lengths]
             self.table.add(f"restore, chain of {lengths[-1]} to 1, {cache}",
                            medians[-1] / medians[0], "", ("<=", 1.2))
+        longest = stores[lengths[-1]]
+        runs = [os.path.getsize(f"{longest}/runs/{name}") for name in os.listdir(f"{longest}/runs")]
+        self.table.add("largest index run of that chain, to RAM", max(runs) / (self.memory * MIB), "",
+                       ("<=", 0.004), spread=f"{len(runs)} runs, {sum(runs)} bytes")
         self.data["restore"] = {cache: [
             [length, statistics.median(t for t, *_ in times[length, cache]) / 1e6]
             for length in lengths] for cache in ("warm", "cold")}
@@ -334,7 +269,7 @@ class Bench(Restored):
         self.table.add("memory besides guest RAM, 1 vCPU, 128 MiB", resident / 1024, "MiB",
                        ("<=", 5))
 
-    PARTS = ("program", "stalls", "full_snapshots", "verify_and_eager", "restores",
+    PARTS = ("program", "stalls", "sizes", "full_snapshots", "verify_and_eager", "restores",
              "working_set", "clones", "dirty_tracking", "boot")
 
     def run(self, parts):

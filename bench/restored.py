@@ -6,7 +6,7 @@ import statistics
 import subprocess
 import time
 
-from qemu import now_ns
+from qemu import now_ns, wait_for
 from table import spread
 
 MIB = 1 << 20
@@ -104,6 +104,57 @@ class Restored:
             process.kill()
             process.wait()
 
+    def clone_starts(self, store, snapshot, count):
+        """Of so many clones: milliseconds of CPU time that each took besides KVM's calls until its
+        guest ran; and of so many made ahead, from the request until the guest ran."""
+        path, env = self.times_env()
+        lines = lambda: open(path).read().splitlines() if os.path.exists(path) else []
+        command = [self.minivmm, "restore", f"{store}@{snapshot}", "--clones", str(count), "--json",
+                   "--name"]
+        own, ahead = [], []
+        for warm in (False, True):
+            self.names += 1
+            process = subprocess.Popen(
+                command + [f"bench{os.getpid()}-{self.names}"] + ["--warm"] * warm,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **env})
+            pids = set()
+
+            def until(state):
+                line = json.loads(process.stdout.readline())
+                while line["state"] != state:
+                    line = json.loads(process.stdout.readline())
+                pids.add(line["pid"])
+                return line["pid"]
+
+            try:
+                if not warm:
+                    for _ in range(count):
+                        until("started")
+                    wait_for(lambda: len(lines()) >= count, "the clones")
+                    own = [(int(cpu) - int(kvm)) / 1e6
+                           for _, _, cpu, kvm in (line.split() for line in lines())]
+                    continue
+                for _ in range(count):
+                    until("ready")
+                for number in range(count):
+                    time.sleep(0.02)
+                    start = now_ns()
+                    process.stdin.write(b"\n")
+                    process.stdin.flush()
+                    pid = until("started")
+                    line = wait_for(lambda: len(lines()) > number and lines()[number], "a clone")
+                    ahead.append((int(line.split()[0]) - start) / 1e6)
+                    os.kill(pid, 9)
+                    until("ended")
+                    pids.discard(pid)
+            finally:
+                for pid in pids:
+                    os.kill(pid, 9)
+                process.kill()
+                process.wait()
+                os.unlink(path)
+        return own, ahead
+
     def bare(self, count):
         """Host memory of so many machines that KVM has and nobody else."""
         before = self.available()
@@ -132,6 +183,11 @@ class Restored:
             pss.append(b[2] / many / MIB)
         self.table.add(f"clones, {many}, restored and paused: each", statistics.median(each), "ms",
                        spread=spread(each))
+        own, ahead = self.clone_starts(store, snapshot, few if self.quick else 50)
+        self.table.add("  of one, CPU time besides KVM's calls", statistics.median(own), "ms",
+                       ("<=", 0.5), spread=spread(own))
+        self.table.add("clone made ahead, from the request until it runs",
+                       statistics.median(ahead), "ms", ("<=", 0.5), spread=spread(ahead))
         kvm = statistics.median(bare)
         self.table.add("  host memory of each besides KVM's own", statistics.median(used) - kvm,
                        "MiB", ("<=", 2), "KVM's own, bare machines", kvm,

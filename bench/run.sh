@@ -9,7 +9,7 @@
 #   --json    the same as a list of {name, value, unit, target, met, peer, peer_value, spread}
 #   --svg     plots of the run (bench/plot.py)
 #   --memory  of the guest, MiB, half of it its working set; default 2048, quick 512
-#   --only    of: program stalls full_snapshots verify_and_eager restores working_set clones
+#   --only    of: program stalls sizes full_snapshots verify_and_eager restores working_set clones
 #             dirty_tracking boot
 #   --build   default build/release
 #   --minivmm the program, default that of the build

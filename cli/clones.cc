@@ -2,19 +2,14 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <signal.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <map>
-#include <nlohmann/json.hpp>
 
+#include "cli/clone_set.h"
 #include "cli/saved_config.h"
 #include "snapshot/eager.h"
 #include "snapshot/store/store.h"
-#include "vmm/base/log.h"
 #include "vmm/memory_template.h"
 
 namespace cli {
@@ -24,11 +19,6 @@ using base::fail_errno;
 using base::Result;
 
 namespace {
-
-struct Clone {
-  std::string name;
-  base::Fd running;  // reads one byte from the moment the guest runs
-};
 
 void replace_percent(std::string& text, uint32_t number) {
   if (size_t at = text.find('%'); at != std::string::npos) {
@@ -59,66 +49,6 @@ Result<void> redirect(const std::string& output) {
   return {};
 }
 
-class CloneSet {
- public:
-  explicit CloneSet(bool json) : json_(json) {}
-
-  void add(pid_t pid, Clone clone) { clones_.emplace(pid, std::move(clone)); }
-  // Says of each clone that its guest runs, or that it never will.
-  void report_running() {
-    for (auto& [pid, clone] : clones_) {
-      char byte = 0;
-      bool runs = TEMP_FAILURE_RETRY(::read(clone.running.get(), &byte, 1)) == 1;
-      clone.running.reset();
-      say(pid, clone.name, runs ? "started" : "failed", -1);
-    }
-  }
-  // Until all ended; `signals` are passed on.
-  int stay(const sigset_t& signals) {
-    int status = 0;
-    while (!clones_.empty()) {
-      int signal = ::sigwaitinfo(&signals, nullptr);
-      if (signal == SIGCHLD) {
-        reap(status);
-      } else if (signal > 0) {
-        end(signal);
-      }
-    }
-    return status;
-  }
-  void end(int signal) const {
-    for (const auto& [pid, clone] : clones_) ::kill(pid, signal);
-  }
-
- private:
-  void reap(int& status) {
-    int raw = 0;
-    for (pid_t pid = 0; (pid = ::waitpid(-1, &raw, WNOHANG)) > 0;) {
-      auto clone = clones_.find(pid);
-      if (clone == clones_.end()) continue;
-      int own = WIFEXITED(raw) ? WEXITSTATUS(raw) : 128 + WTERMSIG(raw);
-      say(pid, clone->second.name, "ended", own);
-      if (status == 0) status = own;
-      clones_.erase(clone);
-    }
-  }
-  void say(pid_t pid, const std::string& name, const char* state, int status) const {
-    if (json_) {
-      nlohmann::json line{{"name", name}, {"pid", pid}, {"state", state}};
-      if (status >= 0) line["status"] = status;
-      fmt::print("{}\n", line.dump());
-    } else if (status >= 0) {
-      fmt::print("{}  pid {}  {} with status {}\n", name, pid, state, status);
-    } else {
-      fmt::print("{}  pid {}  {}\n", name, pid, state);
-    }
-    std::fflush(stdout);
-  }
-
-  bool json_;
-  std::map<pid_t, Clone> clones_;
-};
-
 // The snapshot by its whole id, so that all clones begin at the same one whatever is taken
 // meanwhile; and its memory.
 Result<vmm::MemoryTemplate> make_template(RestoreOptions& asked) {
@@ -135,17 +65,12 @@ Result<vmm::MemoryTemplate> make_template(RestoreOptions& asked) {
                                      });
 }
 
-Result<int> run_clone(const RestoreOptions& options, base::Fd running) {
+Result<int> run_clone(RestoreOptions options, CloneLink link) {
   // Not in the terminal's foreground: its Ctrl-C comes through the first process, once.
   ::setpgid(0, 0);
   TRY(redirect(options.console_file));
-  RestoreOptions own = options;
-  own.on_running = [&running] {
-    char byte = 1;
-    (void)!::write(running.get(), &byte, 1);
-    running.reset();
-  };
-  return restore_machine(own);
+  options.link = &link;
+  return restore_machine(options);
 }
 
 }  // namespace
@@ -185,7 +110,7 @@ Result<RestoreOptions> options_of_clone(const RestoreOptions& asked, uint32_t nu
   return own;
 }
 
-Result<int> restore_clones(const RestoreOptions& wanted, uint32_t count) {
+Result<int> restore_clones(const RestoreOptions& wanted, uint32_t count, bool made_ahead) {
   if (!wanted.host.api_socket.empty()) {
     return fail("--api-socket is of one machine; clones have theirs where `minivmm ps` finds them");
   }
@@ -195,30 +120,20 @@ Result<int> restore_clones(const RestoreOptions& wanted, uint32_t count) {
   TRY_ASSIGN(vmm::MemoryTemplate memory, make_template(asked));
   asked.memory = memory.copy();
 
-  sigset_t signals, before;
-  sigemptyset(&signals);
-  for (int signal : {SIGTERM, SIGINT, SIGHUP, SIGCHLD}) sigaddset(&signals, signal);
-  ::sigprocmask(SIG_BLOCK, &signals, &before);
-  CloneSet clones(asked.report_json);
+  TRY_ASSIGN(CloneSet clones, CloneSet::create(asked.report_json, made_ahead));
   for (uint32_t number = 1; number <= count; ++number) {
-    auto own = options_of_clone(asked, number);
-    int ends[2] = {-1, -1};
-    pid_t pid = -1;
-    if (own && ::pipe2(ends, O_CLOEXEC) == 0) pid = ::fork();
-    base::Fd read_end(ends[0]), write_end(ends[1]);
-    if (pid == 0) {
-      ::sigprocmask(SIG_SETMASK, &before, nullptr);
-      return run_clone(*own, std::move(write_end));
+    RestoreOptions own;
+    auto link = [&]() -> Result<std::optional<CloneLink>> {
+      TRY_ASSIGN(own, options_of_clone(asked, number));
+      return clones.add(own.host.name);
+    }();
+    if (!link) {
+      clones.kill_all();
+      return std::unexpected(link.error());
     }
-    if (pid < 0) {
-      auto error = own ? base::Error(fmt::format("clone {}", number), errno) : own.error();
-      clones.end(SIGKILL);
-      return std::unexpected(error);
-    }
-    clones.add(pid, {own->host.name, std::move(read_end)});
+    if (*link) return run_clone(std::move(own), std::move(**link));
   }
-  clones.report_running();
-  return clones.stay(signals);
+  return clones.stay(STDIN_FILENO);
 }
 
 }  // namespace cli

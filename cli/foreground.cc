@@ -47,6 +47,22 @@ Foreground::~Foreground() {
   pthread_sigmask(SIG_SETMASK, &mask_before_, nullptr);
 }
 
+base::Result<bool> Foreground::wait(int fd) {
+  for (;;) {
+    std::array<pollfd, 2> polled{{{fd, POLLIN, 0}, {signals_.get(), POLLIN, 0}}};
+    if (::poll(polled.data(), polled.size(), -1) < 0) {
+      if (errno == EINTR) continue;
+      return base::fail_errno("poll");
+    }
+    if (polled[0].revents) return true;
+    signalfd_siginfo info;
+    if (::read(signals_.get(), &info, sizeof info) != sizeof info) continue;
+    for (uint32_t end : {SIGTERM, SIGINT, SIGHUP}) {
+      if (info.ssi_signo == end) return false;
+    }
+  }
+}
+
 base::Result<void> Foreground::run(const Machine& machine, int input) {
   input_open_ = static_cast<bool>(machine.push_input);
   TRY_ASSIGN(auto terminal, Terminal::open(input_open_ ? input : -1));

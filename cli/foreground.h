@@ -47,6 +47,10 @@ class Foreground {
   // Any thread, locks of devices held: it only wakes the main thread.
   void input_room() { room_.signal(); }
 
+  // Before the machine runs: true from the moment `fd` can be read, or has ended; false where a
+  // signal asks for the end first.
+  base::Result<bool> wait(int fd);
+
   // Returns when the machine has ended, with the terminal restored. `input` is usually 0, stdin;
   // end of file there ends the input, not the machine.
   base::Result<void> run(const Machine& machine, int input);

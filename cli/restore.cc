@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 
+#include "cli/clone_set.h"
 #include "cli/exit_status.h"
 #include "cli/foreground.h"
 #include "cli/machine_process.h"
@@ -107,9 +108,10 @@ Result<void> fill_memory(MachineProcess& process, const SnapshotRef& from,
   return {};
 }
 
-Result<void> assemble(MachineProcess& process, const SnapshotRef& from, const RunOptions& options,
-                      const RestoreOptions& asked, Foreground& foreground) {
-  TRY_ASSIGN(base::SectionReader sections, from->sections());
+// Everything that the guest's state is not needed for.
+Result<void> prepare(MachineProcess& process, const SnapshotRef& from, const RunOptions& options,
+                     const RestoreOptions& asked, base::SectionReader& sections,
+                     Foreground& foreground, MachineDisks& disks) {
   TRY_ASSIGN(process.console,
              GuestConsole::create(options.console, [&foreground] { foreground.input_room(); }));
   TRY_ASSIGN(auto cpuid, vmm::take_cpuid(sections));
@@ -120,17 +122,20 @@ Result<void> assemble(MachineProcess& process, const SnapshotRef& from, const Ru
                                                     .cpuid = std::move(cpuid)}));
   TRY(snapshot::check_memory(process.machine->memory(), *from));
   TRY(fill_memory(process, from, asked));
-  TRY_ASSIGN(MachineDisks disks, open_restored_disks(options, *process.store, from, *process.branch,
-                                                     pause_on_full(process)));
-  TRY(make_platform(process, options, disks));
-  TRY(process.machine->restore_state(sections, asked.clock));
+  TRY_ASSIGN(disks, open_restored_disks(options, *process.store, from, *process.branch,
+                                        pause_on_full(process)));
+  return make_platform(process, options, disks);
+}
+
+Result<void> set_state(MachineProcess& process, base::SectionReader& sections,
+                       vmm::ClockPolicy clock) {
+  TRY(process.machine->restore_state(sections, clock));
   process.platform->freeze();
   auto restored = process.platform->restore(sections);
   process.platform->thaw();
   TRY(restored);
   TRY(sections.finish());
-  TRY(process.platform->new_generation());
-  return start_services(process, options, std::move(disks));
+  return process.platform->new_generation();
 }
 
 }  // namespace
@@ -148,11 +153,19 @@ Result<int> restore_machine(const RestoreOptions& asked) {
   options.name = name.name();
   options.api_socket = name.socket();
   TRY_ASSIGN(process.branch, snapshot::Branch::create(*process.store, from, options.name));
-  TRY(assemble(process, from, options, asked, *foreground));
+  TRY_ASSIGN(base::SectionReader sections, from->sections());
+  MachineDisks disks;
+  TRY(prepare(process, from, options, asked, sections, *foreground, disks));
+  if (asked.link != nullptr) {
+    TRY_ASSIGN(bool wanted, asked.link->wait_to_begin(*foreground));
+    if (!wanted) return kSuccess;
+  }
+  TRY(set_state(process, sections, asked.clock));
+  TRY(start_services(process, options, std::move(disks)));
   process.complete = true;
   if (!asked.paused) process.machine->run();
   if (process.pager) process.pager->bring_ahead();
-  if (asked.on_running) asked.on_running();
+  if (asked.link != nullptr) asked.link->say_running();
   return report_end(stay_with(process, options, *foreground));
 }
 

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -14,6 +13,8 @@
 #include "vmm/vm_state.h"
 
 namespace cli {
+
+class CloneLink;
 
 struct RestoreOptions {
   SnapshotName snapshot;
@@ -28,13 +29,13 @@ struct RestoreOptions {
   vmm::ClockPolicy clock = vmm::ClockPolicy::kContinue;
 
   // Of clones (clones.h): the memory, where it is there already; where the console's output goes,
-  // empty: nowhere; and who wants to know that the guest runs.
+  // empty: nowhere; and who says when the guest may go on, and wants to know that it does.
   vmm::GuestMemory::Backing memory = {};
   std::string console_file;
-  std::function<void()> on_running;
+  CloneLink* link = nullptr;
 };
 
-// The exit status, as of run_machine().
+// The exit status, as of run_machine(); success where a clone made ahead was not wanted.
 base::Result<int> restore_machine(const RestoreOptions& options);
 
 }  // namespace cli

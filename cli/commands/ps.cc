@@ -1,5 +1,6 @@
 // minivmm ps: the running machines of this user.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -21,7 +22,12 @@ struct PsOptions {
   bool names_only = false;
 };
 
-// A machine that does not answer is listed all the same.
+// A machine that does not answer is listed all the same: it may be a clone that is made ahead, or
+// be busy.
+std::string silent_state(const RunningVm& vm) {
+  return ::access(vm.socket.c_str(), F_OK) == 0 ? "No answer" : "Not started";
+}
+
 json answer_of(const RunningVm& vm, const char* path) {
   auto body = ask_or_fail(vm.socket, {"GET", path, ""}, std::chrono::milliseconds(1000));
   json value = body ? json::parse(*body, nullptr, false) : json();
@@ -32,7 +38,7 @@ json describe(const RunningVm& vm) {
   json config = answer_of(vm, "/machine-config");
   return {{"name", vm.name},
           {"pid", vm.pid},
-          {"state", answer_of(vm, "/").value("state", "No answer")},
+          {"state", answer_of(vm, "/").value("state", silent_state(vm))},
           {"vcpu_count", config.value("vcpu_count", 0)},
           {"mem_size_mib", config.value("mem_size_mib", 0)},
           {"api_socket", vm.socket}};

@@ -36,6 +36,7 @@ base::Result<std::string> parse_path(std::string_view text) {
 Command add_restore(CLI::App& root) {
   auto options = std::make_shared<RestoreOptions>();
   auto clones = std::make_shared<std::optional<uint32_t>>();
+  auto warm = std::make_shared<bool>(false);
   CLI::App* app =
       root.add_subcommand("restore", "let the machine of a snapshot go on where it was");
   app->add_option_function<std::string>(
@@ -56,7 +57,8 @@ Command add_restore(CLI::App& root) {
              "the guest's vsock address from now on; default: as before", "CID");
   app->add_flag("--eager,!--lazy", options->eager,
                 "read and check all memory before the guest runs");
-  app->add_flag("--paused", options->paused, "wait for `minivmm resume`")->disable_flag_override();
+  CLI::Option* paused = app->add_flag("--paused", options->paused, "wait for `minivmm resume`")
+                            ->disable_flag_override();
   add_parsed(*app, "--clock", options->clock, parse_clock,
              "the guest's clocks: continue (no jump, default) or catchup (wall time)",
              "{continue,catchup}");
@@ -67,25 +69,33 @@ Command add_restore(CLI::App& root) {
   add_parsed(*app, "--console-file", options->console_file, parse_path,
              "where a clone's console output goes, % is its number; default: nowhere", "FILE")
       ->needs(many);
+  app->add_flag("--warm", *warm,
+                "make the clones ahead: each line of input starts one at once, the end of the "
+                "input lets the others go")
+      ->disable_flag_override()
+      ->needs(many)
+      ->excludes(paused);
   app->add_flag("--json", options->report_json, "clones are reported as JSON, one a line")
       ->needs(many);
   add_process_options(*app, options->host);
   add_snapshot_options(*app, options->host.snapshots);
   app->remove_option(app->get_option("--store"));
   app->footer(
-      std::string("The machine continues its chain: its next snapshot is incremental, in the same\n"
-                  "store. Restoring an older snapshot begins a branch; nothing newer is lost.\n\n"
-                  "Examples:\n"
-                  "  minivmm restore /srv/snapshots/job1 --disk root.img\n"
-                  "  minivmm restore /srv/snapshots/job1@3fa9 --name try2 --disk root.img\n"
-                  "  minivmm restore warm.store --clones 100 --disk root.img\n"
-                  "  minivmm restore w.store --clones 9 --net tap=vm% --vsock-path /tmp/v% "
-                  "--vsock-cid 100\n"
-                  "  minivmm restore job1.store --eager --paused --clock catchup\n\n") +
+      std::string(
+          "The machine continues its chain: its next snapshot is incremental, in the same\n"
+          "store. Restoring an older snapshot begins a branch; nothing newer is lost.\n\n"
+          "Examples:\n"
+          "  minivmm restore /srv/snapshots/job1 --disk root.img\n"
+          "  minivmm restore /srv/snapshots/job1@3fa9 --name try2 --disk root.img\n"
+          "  minivmm restore warm.store --clones 100 --disk root.img\n"
+          "  minivmm restore warm.store --clones 100 --warm --disk root.img <requests.fifo\n"
+          "  minivmm restore w.store --clones 9 --net tap=vm% --vsock-path /tmp/v% "
+          "--vsock-cid 100\n"
+          "  minivmm restore job1.store --eager --paused --clock catchup\n\n") +
       kExitStatusHelp);
-  auto run = [options, clones]() -> base::Result<int> {
+  auto run = [options, clones, warm]() -> base::Result<int> {
     base::set_log_level(options->host.log_level);
-    if (*clones) return restore_clones(*options, **clones);
+    if (*clones) return restore_clones(*options, **clones, *warm);
     return restore_machine(*options);
   };
   return {app, run, kBadInput};

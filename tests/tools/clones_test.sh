@@ -35,8 +35,7 @@ truncate -s 4M disk.img
     --disk disk.img --name origin --store store >origin.txt </dev/null &
 origin=$!
 until_true grep -q 'round=1 ' origin.txt
-"$minivmm" snapshot origin >/dev/null
-same "snapshot: status" "$?" 0
+begin=$("$minivmm" snapshot origin --json | jq -r .id)
 kill -9 "$origin"
 wait "$origin" 2>/dev/null
 rounds=$(round_of origin.txt tail)
@@ -89,6 +88,54 @@ until_true goes_on
 "$minivmm" stop again --force >/dev/null
 wait "$again"
 same "again: failures" "$(grep -c FAIL again.txt)" 0
+
+# Made ahead: none runs before it is asked for, and a request that comes early is kept. The end of the
+# requests lets the others go.
+mkfifo requests
+"$minivmm" restore "store@$begin" --clones 4 --warm --disk disk.img --name w --json \
+    --console-file 'warm-%.txt' >warm.txt 2>warm.err <requests &
+warm_pid=$!
+exec 3>requests
+echo >&3
+in_state() { [[ $(jq -r "select(.state == \"$1\").name" warm.txt | wc -l) = "$2" ]]; }
+until_true in_state ready 4
+until_true in_state started 1
+first=$(jq -r 'select(.state == "started").name' warm.txt)
+same "the others are known" \
+    "$("$minivmm" ps --json | jq -r '.[] | .name + " " + .state' | sort | xargs)" \
+    "$(for i in 1 2 3 4; do
+        [[ w-$i = "$first" ]] && echo "w-$i Running" || echo "w-$i Not started"
+    done | sort | xargs)"
+runs() { (($(round_of "warm-${1#w-}.txt" tail) > rounds + 4)); }
+until_true runs "$first"
+for i in 1 2 3 4; do
+    [[ w-$i = "$first" ]] || same "w-$i: output before its start" "$(cat "warm-$i.txt")" ""
+done
+echo >&3
+until_true in_state started 2
+second=$(jq -r 'select(.state == "started").name' warm.txt | tail -1)
+until_true runs "$second"
+# It waited while the first one ran, and goes on where the snapshot is nevertheless.
+began=$(round_of "warm-${second#w-}.txt" head)
+same "$second goes on from round $rounds, not $began" "$((began >= 1 && began <= rounds + 4))" 1
+same "its chain goes on" "$("$minivmm" snapshot "$second" --json | jq -r .kind)" incremental
+exec 3>&-
+until_true in_state ended 2
+same "let go: status" "$(jq -r 'select(.state == "ended").status' warm.txt | xargs)" "0 0"
+for name in "$first" "$second"; do "$minivmm" stop "$name" --force >/dev/null; done
+wait "$warm_pid"
+same "failures of those made ahead" "$(grep -l FAIL warm-*.txt)" ""
+
+# Whoever waits ends with the process that would start it.
+"$minivmm" restore store --clones 2 --warm --disk disk.img --name k --json >warm.txt <requests &
+warm_pid=$!
+exec 3>requests
+until_true in_state ready 2
+kill -9 "$warm_pid"
+wait "$warm_pid" 2>/dev/null
+gone() { [[ $("$minivmm" ps --json) = "[]" ]]; }
+until_true gone
+exec 3>&-
 
 # What cannot be shared is refused.
 matches "a socket for all" "$("$minivmm" restore store --clones 2 --disk disk.img \

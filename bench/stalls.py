@@ -1,0 +1,121 @@
+"""What bench/run.sh measures of the guest that is snapshotted: how long it stands still, and what
+a snapshot writes."""
+import json
+import os
+import shutil
+import statistics
+import subprocess
+
+from qemu import Qemu
+from table import percentile, spread
+
+PAGE = 4096
+
+
+class Stalls:
+    """Part of Bench (measure.py), which has what is used here."""
+
+    def stall(self, store, **numbers):
+        shutil.rmtree(store, ignore_errors=True)
+        command = [f"{self.build}/bench/stall", f"{self.build}/payloads", store, "--json"]
+        for key, value in numbers.items():
+            command += [f"--{key.replace('_', '-')}", str(value)]
+        return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+
+    def stalls(self):
+        store = f"{self.work}/stall"
+        paced = self.stall(store, memory=self.memory, size=self.memory // 2, rate=10000,
+                           count=60 if self.quick else 1000)
+        hot = self.stall(store, memory=self.memory, size=self.memory // 2, rate=0,
+                         count=8 if self.quick else 50)
+        shutil.rmtree(store, ignore_errors=True)
+        self.data["paced"], self.data["hot"] = paced, hot
+        peers = self.qemu_gaps()
+        for name, run in (("10,000 pages/s", paced), ("full speed", hot)):
+            for part, target in ((0.5, 200), (0.99, 300)):
+                label = f"stall, {name}, p{part * 100:.0f}"
+                self.table.add(label, percentile(run["with_ns"], part) / 1e3, "us", ("<=", target),
+                               "windows in which a thread spins instead",
+                               percentile(run["busy_ns"], part) / 1e3,
+                               spread(run["with_ns"], 1e-3) + ", without a snapshot "
+                               f"{percentile(run['without_ns'], part) / 1e3:.4g}")
+            self.table.add(f"  pause by the host's clock, {name}, p50",
+                           percentile(run["pause_ns"], 0.5) / 1e3, "us",
+                           spread=spread(run["pause_ns"], 1e-3))
+            for step, values in run["steps_ns"].items():
+                self.table.add(f"    {step}", percentile(values, 0.5) / 1e3, "us",
+                               spread=spread(values, 1e-3))
+            if run is hot:
+                self.table.add(f"  guest's writes, {name}, to those without",
+                               run["writes_per_s"] / max(1, run["quiet_writes_per_s"]), "")
+        ours = percentile(paced["with_ns"], 0.5) / 1e3
+        for kind in ("background-snapshot", "stop and save"):
+            gaps, took = peers[kind]
+            self.table.add(f"stall, 10,000 pages/s, to QEMU {kind}",
+                           ours / statistics.median(gaps), "",
+                           peer=f"QEMU {kind}, gap in us", peer_value=statistics.median(gaps),
+                           spread=f"took {statistics.median(took):.4g} ms, n={len(gaps)}")
+        self.table.add("incremental snapshot until durable, p50",
+                       percentile(paced["total_ns"], 0.5) / 1e6, "ms",
+                       peer="QEMU background-snapshot", peer_value=statistics.median(
+                           peers["background-snapshot"][1]),
+                       spread=spread(paced["total_ns"], 1e-6))
+        changed = paced["pages"] * PAGE / len(paced["bytes"])
+        fixed = 64 * 1024 + 16 * 1024 * 1
+        self.table.add("bytes of an incremental, less 80 KiB, to changed",
+                       (statistics.mean(paced["bytes"]) - fixed) / changed, "", ("<=", 1.02),
+                       spread=spread(paced["bytes"]) + " bytes; "
+                       f"{paced['rewritten'] / len(paced['bytes']):.0f} pages written again")
+
+    def qemu_gaps(self):
+        """Longest gap of the guest (us) and duration (ms) of each way to save it."""
+        result = {"background-snapshot": ([], []), "stop and save": ([], [])}
+        append = f"size={self.memory // 2}M rate=10000 poll=2"
+        with Qemu(self.work, self.payload, append, self.memory) as guest:
+            guest.wait_output("jitter: filled")
+            for kind, (gaps, took) in result.items():
+                for _ in range(2 if self.quick else 5):
+                    guest.clear()
+                    took.append(guest.save(f"{self.work}/qemu.save",
+                                           kind == "background-snapshot") / 1e6)
+                    gaps.append(guest.longest_gap_ns() / 1e3)
+        self.data["qemu_gaps"] = {kind: gaps for kind, (gaps, _) in result.items()}
+        return result
+
+    def sizes(self):
+        """The same guest with more or less memory around its working set, with more vCPUs, on a host
+        that is busy, and stopped where it writes too fast."""
+        store = f"{self.work}/sizes"
+        paced = {"size": 256, "rate": 10000, "count": 20 if self.quick else 100}
+        runs = {gib: self.stall(store, memory=int(gib * 1024), **paced)
+                for gib in ((0.5, 2) if self.quick else (0.5, 2, 8, 16, 64))}
+        for gib, run in runs.items():
+            self.row_of(f"stall, 10,000 pages/s over 256 MiB of {gib:g} GiB", run)
+        gaps = [percentile(run["with_ns"], 0.5) for gib, run in runs.items() if gib <= 16]
+        self.table.add("  longest to shortest of them up to 16 GiB, p50", max(gaps) / min(gaps), "",
+                       ("<=", 1.5))
+        for cpus in (2, 4):
+            self.row_of(f"stall, 10,000 pages/s, {cpus} vCPUs",
+                        self.stall(store, memory=self.memory, cpus=cpus, **paced))
+        hogs = [subprocess.Popen(["sh", "-c", "while :; do :; done"])
+                for _ in range(os.cpu_count())]
+        try:
+            self.row_of("stall, 10,000 pages/s, each CPU of the host busy",
+                        self.stall(store, memory=self.memory, **paced))
+        finally:
+            for hog in hogs:
+                hog.kill()
+                hog.wait()
+        self.row_of("stall, full speed, guest stopped for all of it",
+                    self.stall(store, memory=self.memory, size=self.memory // 2, rate=0, stop=1,
+                               count=4 if self.quick else 12))
+        shutil.rmtree(store, ignore_errors=True)
+
+    def row_of(self, name, run):
+        self.table.add(name + ", p50", percentile(run["with_ns"], 0.5) / 1e3, "us", None,
+                       "windows in which a thread spins instead",
+                       percentile(run["busy_ns"], 0.5) / 1e3,
+                       spread(run["with_ns"], 1e-3) + ", without a snapshot "
+                       f"{percentile(run['without_ns'], 0.5) / 1e3:.4g}; p99 "
+                       f"{percentile(run['with_ns'], 0.99) / 1e3:.4g}; reading the log "
+                       f"{percentile(run['steps_ns']['log'], 0.5) / 1e3:.4g}")
