@@ -45,8 +45,7 @@ MachineProcess::~MachineProcess() {
   platform.reset();
 }
 
-Result<void> make_platform(MachineProcess& process, const RunOptions& options,
-                           MachineDisks& disks) {
+Result<void> make_platform(MachineProcess& process, const RunOptions& options, MachineDisks disks) {
   devices::PlatformConfig config;
   config.disks = std::move(disks.devices);
   for (size_t i = 0; i < options.nets.size(); ++i) {
@@ -57,6 +56,10 @@ Result<void> make_platform(MachineProcess& process, const RunOptions& options,
   if (options.vsock) config.vsock = {options.vsock->cid, options.vsock->path};
   config.console = process.console->take_descriptors();
   TRY_ASSIGN(process.platform, devices::Platform::create(*process.machine, std::move(config)));
+  TRY(process.console->connect(*process.platform));
+  TRY_ASSIGN(process.guest,
+             snapshot::MachineGuest::create(*process.machine, *process.platform,
+                                            std::move(disks.layered), std::move(disks.described)));
   return {};
 }
 
@@ -65,9 +68,7 @@ OnDiskFull pause_on_full(MachineProcess& process) {
   return [&process](const std::string& message) { process.snapshots->disk_full(message); };
 }
 
-Result<void> start_services(MachineProcess& process, const RunOptions& options,
-                            MachineDisks disks) {
-  TRY(process.console->connect(*process.platform));
+Result<void> start_snapshots(MachineProcess& process, const RunOptions& options) {
   const SnapshotOptions& wanted = options.snapshots;
   vmm::Machine& machine = *process.machine;
   snapshot::SnapshotService::Config config{
@@ -87,14 +88,15 @@ Result<void> start_services(MachineProcess& process, const RunOptions& options,
                             message, name);
           },
       .on_scheduled = log_scheduled};
-  TRY_ASSIGN(auto guest,
-             snapshot::MachineGuest::create(machine, *process.platform, std::move(disks.layered),
-                                            std::move(disks.described)));
   TRY_ASSIGN(process.snapshots,
-             snapshot::SnapshotService::start(std::move(config), std::move(guest), process.store,
-                                              std::move(process.branch)));
-  process.target =
-      std::make_unique<RunningMachine>(options, machine, *process.platform, *process.snapshots);
+             snapshot::SnapshotService::start(std::move(config), std::move(process.guest),
+                                              process.store, std::move(process.branch)));
+  return {};
+}
+
+Result<void> serve(MachineProcess& process, const RunOptions& options) {
+  process.target = std::make_unique<RunningMachine>(options, *process.machine, *process.platform,
+                                                    *process.snapshots);
   TRY_ASSIGN(process.server, ControlServer::start(options.api_socket, *process.target));
   return {};
 }

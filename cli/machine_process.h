@@ -24,10 +24,11 @@ struct MachineProcess {
   std::unique_ptr<GuestConsole> console;
   std::shared_ptr<snapshot::Store> store;  // null: none yet
   std::unique_ptr<vmm::Machine> machine;
-  // The machine's place in the store, until start_services() hands it on.
+  // The machine's place in the store, until start_snapshots() hands it on.
   std::unique_ptr<snapshot::Branch> branch;
   std::unique_ptr<devices::Platform> platform;
   std::unique_ptr<snapshot::Pager> pager;
+  std::unique_ptr<snapshot::MachineGuest> guest;  // until start_snapshots() hands it on
   std::unique_ptr<snapshot::SnapshotService> snapshots;
   std::unique_ptr<RunningMachine> target;
   std::unique_ptr<ControlServer> server;
@@ -38,13 +39,14 @@ struct MachineProcess {
   ~MachineProcess();
 };
 
-// Makes the platform: the console's descriptors and the disks are taken over.
+// The machine exists, of a restored one the state is loaded: makes what does not depend on the
+// state. The console's descriptors and the disks are taken over.
 base::Result<void> make_platform(MachineProcess& process, const RunOptions& options,
-                                 MachineDisks& disks);
-
-// Machine and platform exist: makes what serves them.
-base::Result<void> start_services(MachineProcess& process, const RunOptions& options,
-                                  MachineDisks disks);
+                                 MachineDisks disks);
+// The state is set: from here on snapshots may be taken.
+base::Result<void> start_snapshots(MachineProcess& process, const RunOptions& options);
+// From here on others may ask for things. The guest may run already.
+base::Result<void> serve(MachineProcess& process, const RunOptions& options);
 
 // Passes on that a disk has no space for what the guest writes: the machine is paused.
 OnDiskFull pause_on_full(MachineProcess& process);

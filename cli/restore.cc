@@ -108,10 +108,10 @@ Result<void> fill_memory(MachineProcess& process, const SnapshotRef& from,
   return {};
 }
 
-// Everything that the guest's state is not needed for.
+// Everything that can be there before the guest's state is set.
 Result<void> prepare(MachineProcess& process, const SnapshotRef& from, const RunOptions& options,
                      const RestoreOptions& asked, base::SectionReader& sections,
-                     Foreground& foreground, MachineDisks& disks) {
+                     Foreground& foreground) {
   TRY_ASSIGN(process.console,
              GuestConsole::create(options.console, [&foreground] { foreground.input_room(); }));
   TRY_ASSIGN(auto cpuid, vmm::take_cpuid(sections));
@@ -120,16 +120,17 @@ Result<void> prepare(MachineProcess& process, const SnapshotRef& from, const Run
                                                     .log_from_start = true,
                                                     .memory = asked.memory,
                                                     .cpuid = std::move(cpuid)}));
+  TRY(process.machine->load_state(sections));
   TRY(snapshot::check_memory(process.machine->memory(), *from));
   TRY(fill_memory(process, from, asked));
-  TRY_ASSIGN(disks, open_restored_disks(options, *process.store, from, *process.branch,
-                                        pause_on_full(process)));
-  return make_platform(process, options, disks);
+  TRY_ASSIGN(MachineDisks disks, open_restored_disks(options, *process.store, from, *process.branch,
+                                                     pause_on_full(process)));
+  return make_platform(process, options, std::move(disks));
 }
 
 Result<void> set_state(MachineProcess& process, base::SectionReader& sections,
                        vmm::ClockPolicy clock) {
-  TRY(process.machine->restore_state(sections, clock));
+  TRY(process.machine->set_state(clock));
   process.platform->freeze();
   auto restored = process.platform->restore(sections);
   process.platform->thaw();
@@ -154,16 +155,16 @@ Result<int> restore_machine(const RestoreOptions& asked) {
   options.api_socket = name.socket();
   TRY_ASSIGN(process.branch, snapshot::Branch::create(*process.store, from, options.name));
   TRY_ASSIGN(base::SectionReader sections, from->sections());
-  MachineDisks disks;
-  TRY(prepare(process, from, options, asked, sections, *foreground, disks));
+  TRY(prepare(process, from, options, asked, sections, *foreground));
   if (asked.link != nullptr) {
     TRY_ASSIGN(bool wanted, asked.link->wait_to_begin(*foreground));
     if (!wanted) return kSuccess;
   }
   TRY(set_state(process, sections, asked.clock));
-  TRY(start_services(process, options, std::move(disks)));
+  TRY(start_snapshots(process, options));
   process.complete = true;
   if (!asked.paused) process.machine->run();
+  TRY(serve(process, options));
   if (process.pager) process.pager->bring_ahead();
   if (asked.link != nullptr) asked.link->say_running();
   return report_end(stay_with(process, options, *foreground));

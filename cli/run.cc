@@ -35,9 +35,10 @@ Result<void> assemble(MachineProcess& process, const RunOptions& options, Foregr
     TRY_ASSIGN(process.branch, process.store->create_branch(std::nullopt, options.name));
   }
   TRY_ASSIGN(MachineDisks disks, open_disks(options, process.store.get(), pause_on_full(process)));
-  TRY(make_platform(process, options, disks));
+  TRY(make_platform(process, options, std::move(disks)));
   TRY(load_guest(*process.machine, options));
-  return start_services(process, options, std::move(disks));
+  TRY(start_snapshots(process, options));
+  return serve(process, options);
 }
 
 }  // namespace

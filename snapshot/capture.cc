@@ -101,18 +101,20 @@ Result<void> Capture::Run::begin() {
 
   TRY(guest().start_log());
   uint64_t ram_pages = guest().ram_pages();
-  pending = capture.epoch_;
+  pending = make_page_bits(ram_pages);
+  add_bits(pending, capture.epoch_);
   if (outcome.full) {
     // Looked at once: what comes in meanwhile is in one of the two sets.
     PageBits resident = make_page_bits(ram_pages);
     TRY(guest().fetch_resident(resident));
-    absent.resize(resident.size());
+    absent = make_page_bits(ram_pages);
     std::ranges::transform(resident, absent.begin(), std::bit_not());
     add_bits(pending, resident);
   }
   TRY(guest().fetch_dirty(pending));
   add_bits(capture.epoch_, pending);
   last_look = make_page_bits(ram_pages);
+  std::ranges::fill(last_look, 0);  // no page of it is to be missing in the pause
 
   // Space is taken now: a full disk is to be met here, before anything was done.
   TRY_ASSIGN(pack, commit->create_pack((count_bits(pending) + 1) * kPageBytes));

@@ -5,11 +5,12 @@
 #include <bit>
 #include <cstdint>
 #include <span>
-#include <vector>
+
+#include "vmm/base/zeroed_array.h"
 
 namespace snapshot {
 
-using PageBits = std::vector<uint64_t>;
+using PageBits = base::ZeroedArray<uint64_t>;
 
 inline PageBits make_page_bits(uint64_t pages) { return PageBits((pages + 63) / 64); }
 

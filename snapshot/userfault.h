@@ -24,7 +24,8 @@ class Userfault {
   // The error says what to change on this host where the kernel refuses.
   static base::Result<Userfault> create();
   base::Result<void> watch(std::byte* start, uint64_t bytes);
-  // Pages without memory are plain zero pages from then on; waiting threads go on.
+  // Pages without memory are plain zero pages from then on, huge ones where the host gives them;
+  // waiting threads go on.
   base::Result<void> unwatch(std::byte* start, uint64_t bytes);
 
   int fd() const { return fd_.get(); }

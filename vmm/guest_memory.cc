@@ -47,9 +47,7 @@ Result<std::unique_ptr<GuestMemory>> GuestMemory::create(uint64_t bytes, Backing
     region.host = mapping.data();
     memory->mappings_.push_back(std::move(mapping));
     memory->regions_.push_back(region);
-    size_t words = (region.size / kPageSize + 63) / 64;
-    memory->dirty_.push_back({std::make_unique<std::atomic<uint64_t>[]>(words),
-                              std::make_unique<std::atomic<uint64_t>[]>((words + 63) / 64), words});
+    memory->dirty_.emplace_back((region.size / kPageSize + 63) / 64);
   }
   memory->size_ = bytes;
   memory->is_copy_ = backing.kind == Backing::Kind::kCopy;
@@ -181,8 +179,8 @@ Result<void> GuestMemory::store_release16(Gpa gpa, uint16_t value) {
 
 // Release: whoever takes the mark sees the data that was written before it.
 void GuestMemory::DirtyMap::mark(size_t word, uint64_t bits) {
-  words[word].fetch_or(bits, std::memory_order_release);
-  summary[word / 64].fetch_or(1ull << (word % 64), std::memory_order_release);
+  std::atomic_ref(words[word]).fetch_or(bits, std::memory_order_release);
+  std::atomic_ref(summary[word / 64]).fetch_or(1ull << (word % 64), std::memory_order_release);
 }
 
 void GuestMemory::mark_dirty(Gpa gpa, uint64_t length) {
@@ -203,33 +201,35 @@ bool GuestMemory::is_dirty(Gfn gfn) const {
   for (size_t i = 0; i < regions_.size(); ++i) {
     if (!regions_[i].contains(Gpa{gfn.value << kPageShift}, kPageSize)) continue;
     uint64_t page = gfn.value - regions_[i].start.gfn().value;
-    return (dirty_[i].words[page / 64].load(std::memory_order_acquire) >> (page % 64)) & 1;
+    std::atomic_ref word(dirty_[i].words[page / 64]);
+    return (word.load(std::memory_order_acquire) >> (page % 64)) & 1;
   }
   return false;
 }
 
 void GuestMemory::take_dirty(size_t index, std::span<uint64_t> into) {
   DirtyMap& map = dirty_[index];
-  assert(into.size() >= map.count);
-  for (size_t i = 0; i < (map.count + 63) / 64; ++i) {
-    if (map.summary[i].load(std::memory_order_relaxed) == 0) continue;
+  assert(into.size() >= map.words.size());
+  for (size_t i = 0; i < map.summary.size(); ++i) {
+    std::atomic_ref summary(map.summary[i]);
+    if (summary.load(std::memory_order_relaxed) == 0) continue;
     // The summary first: a mark that is made meanwhile sets it again.
-    uint64_t some = map.summary[i].exchange(0, std::memory_order_acquire);
+    uint64_t some = summary.exchange(0, std::memory_order_acquire);
     for (; some != 0; some &= some - 1) {
       size_t word = i * 64 + static_cast<size_t>(std::countr_zero(some));
-      into[word] |= map.words[word].exchange(0, std::memory_order_acquire);
+      into[word] |= std::atomic_ref(map.words[word]).exchange(0, std::memory_order_acquire);
     }
   }
 }
 
 void GuestMemory::peek_dirty(size_t index, std::span<uint64_t> into) const {
   const DirtyMap& map = dirty_[index];
-  assert(into.size() >= map.count);
-  for (size_t i = 0; i < (map.count + 63) / 64; ++i) {
-    uint64_t some = map.summary[i].load(std::memory_order_acquire);
+  assert(into.size() >= map.words.size());
+  for (size_t i = 0; i < map.summary.size(); ++i) {
+    uint64_t some = std::atomic_ref(map.summary[i]).load(std::memory_order_acquire);
     for (; some != 0; some &= some - 1) {
       size_t word = i * 64 + static_cast<size_t>(std::countr_zero(some));
-      into[word] |= map.words[word].load(std::memory_order_acquire);
+      into[word] |= std::atomic_ref(map.words[word]).load(std::memory_order_acquire);
     }
   }
 }

@@ -18,6 +18,7 @@
 
 #include "vmm/base/mapping.h"
 #include "vmm/base/result.h"
+#include "vmm/base/zeroed_array.h"
 #include "vmm/guest_address.h"
 
 namespace vmm {
@@ -116,10 +117,11 @@ class GuestMemory {
   base::Result<const Region*> find(Gpa gpa, uint64_t length) const;
 
   struct DirtyMap {
-    std::unique_ptr<std::atomic<uint64_t>[]> words;    // a bit a page
-    std::unique_ptr<std::atomic<uint64_t>[]> summary;  // a bit a word that may not be zero
-    size_t count = 0;                                  // words
+    explicit DirtyMap(size_t count) : words(count), summary((count + 63) / 64) {}
     void mark(size_t word, uint64_t bits);
+    // By atomic_ref only, which takes nothing that is const.
+    mutable base::ZeroedArray<uint64_t> words;    // a bit a page
+    mutable base::ZeroedArray<uint64_t> summary;  // a bit a word that may not be zero
   };
   std::vector<base::Mapping> mappings_;
   std::vector<Region> regions_;

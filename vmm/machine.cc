@@ -69,6 +69,9 @@ Result<std::unique_ptr<Machine>> Machine::create(const Config& config) {
   return machine;
 }
 
+Machine::Machine(Kvm kvm, base::EventFd stopped)
+    : kvm_(std::move(kvm)), stopped_(std::move(stopped)) {}
+
 Machine::~Machine() { halt_threads(); }
 
 Result<void> Machine::create_memory(const Config& config) {
@@ -128,22 +131,32 @@ Result<void> Machine::boot(const boot::Entry& entry) {
   return {};
 }
 
-Result<void> Machine::restore_state(base::SectionReader& reader, ClockPolicy clock) {
+Result<void> Machine::load_state(base::SectionReader& reader) {
   TRY_ASSIGN(SavedMachine saved, SavedMachine::decode(reader, cpus(), xsave_bytes(*vm_)));
   bool scales = kvm_.capability(KVM_CAP_TSC_CONTROL) > 0;
   for (uint32_t i = 0; i < cpus(); ++i) {
     uint32_t khz = saved.vcpus[i].tsc_khz;
-    if (scales || same_tsc_frequency(khz, host_tsc_khz_)) continue;
-    return fail(fmt::format(
-        "the guest's TSC runs at {} kHz, this host's at {} kHz and KVM cannot scale it here: "
-        "restore on a host with that frequency or with TSC scaling",
-        khz, host_tsc_khz_));
+    if (!scales && !same_tsc_frequency(khz, host_tsc_khz_)) {
+      return fail(fmt::format(
+          "the guest's TSC runs at {} kHz, this host's at {} kHz and KVM cannot scale it here: "
+          "restore on a host with that frequency or with TSC scaling",
+          khz, host_tsc_khz_));
+    }
+    if (khz != 0) TRY(vcpus_[i]->kvm().set_tsc_khz(khz));
+    TRY(vcpus_[i]->start());
   }
+  saved_ = std::make_unique<SavedMachine>(std::move(saved));
+  return {};
+}
+
+Result<void> Machine::set_state(ClockPolicy clock) {
+  assert(saved_);
+  std::unique_ptr<SavedMachine> saved = std::move(saved_);
   // The order of all this: vcpu_state.h.
-  TRY_ASSIGN(ClockState now, saved.clock.restore(*vm_, clock, host_tsc_khz_));
+  TRY_ASSIGN(ClockState now, saved->clock.restore(*vm_, clock, host_tsc_khz_));
   for (uint32_t i = 0; i < cpus(); ++i) {
-    const VcpuState& state = saved.vcpus[i];
-    uint64_t offset = tsc_offset_here(state.tsc_offset, state.tsc_khz, saved.clock, now);
+    const VcpuState& state = saved->vcpus[i];
+    uint64_t offset = tsc_offset_here(state.tsc_offset, state.tsc_khz, saved->clock, now);
     auto restored = state.restore(vcpus_[i]->kvm(), offset);
     if (!restored) {
       return std::unexpected(restored.error().with(fmt::format("section 'vcpu{}'", i)));
@@ -153,13 +166,10 @@ Result<void> Machine::restore_state(base::SectionReader& reader, ClockPolicy clo
       base::log_info("KVM on this host does not offset the TSC: the guest's is the host's");
     }
   }
-  if (auto restored = saved.irqchip.restore(*vm_); !restored) {
+  if (auto restored = saved->irqchip.restore(*vm_); !restored) {
     return std::unexpected(restored.error().with("section 'irqchip'"));
   }
-  for (auto& vcpu : vcpus_) {
-    TRY(vcpu->kvm().tell_stopped());
-    TRY(vcpu->start());
-  }
+  for (auto& vcpu : vcpus_) TRY(vcpu->kvm().tell_stopped());
   return {};
 }
 

@@ -32,6 +32,8 @@
 
 namespace vmm {
 
+struct SavedMachine;
+
 class Machine {
  public:
   struct Config {
@@ -67,11 +69,13 @@ class Machine {
 
   // Sets the boot processor's registers and starts the vCPU threads, parked.
   base::Result<void> boot(const boot::Entry& entry);
-  // Instead of boot(): sets the state of sections "vcpu0" and on, "irqchip" and "clock" and starts
-  // the threads, parked. Guest memory is there by then, or its pager serves it (KVM writes the
-  // guest's clock page); devices are restored afterwards. After an error the machine is to be
-  // destroyed.
-  base::Result<void> restore_state(base::SectionReader& reader, ClockPolicy clock);
+  // Instead of boot(), in two steps. The first takes sections "vcpu0" and on, "irqchip" and
+  // "clock", refuses what this host cannot give the guest, and starts the threads, parked.
+  base::Result<void> load_state(base::SectionReader& reader);
+  // The second sets the state, at most once: the guest's clocks go on from here. Guest memory is
+  // there by then, or its pager serves it (KVM writes the guest's clock page); devices are restored
+  // afterwards. After an error the machine is to be destroyed.
+  base::Result<void> set_state(ClockPolicy clock);
 
   void run();
   // Returns when every vCPU is parked.
@@ -104,7 +108,7 @@ class Machine {
   void halt_threads();
 
  private:
-  Machine(Kvm kvm, base::EventFd stopped) : kvm_(std::move(kvm)), stopped_(std::move(stopped)) {}
+  Machine(Kvm kvm, base::EventFd stopped);
   base::Result<void> create_memory(const Config& config);
   base::Result<void> create_vcpus(const Config& config);
   // For each vCPU, from what KVM offers here or from `saved`, checked against it.
@@ -117,6 +121,7 @@ class Machine {
   std::unique_ptr<KvmInterrupts> interrupts_;
   std::vector<CpuidTable> cpuid_;
   uint32_t host_tsc_khz_ = 0;
+  std::unique_ptr<SavedMachine> saved_;  // from load_state() to set_state()
   Bus pio_;
   Bus mmio_;
 

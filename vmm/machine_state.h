@@ -6,7 +6,7 @@
 //   machine.release() → encode()
 //
 // Owned by who takes the snapshot, and does not outlive the machine; one thread besides the vCPUs'
-// in their tasks. Machine::restore_state() is the way back.
+// in their tasks. Machine::load_state() is the way back.
 #pragma once
 
 #include <memory>

@@ -114,7 +114,6 @@ Result<void> VcpuState::restore(const KvmVcpu& vcpu, uint64_t offset) const {
   for (const kvm_msr_entry& entry : msrs.entries()) {
     (entry.index == kMsrTscDeadline ? deadline : early).push_back(entry);
   }
-  if (tsc_khz != 0) TRY(vcpu.set_tsc_khz(tsc_khz));
   TRY(vcpu.control(KVM_SET_MP_STATE, &copy.mp_state, "KVM_SET_MP_STATE"));
   TRY(vcpu.control(KVM_SET_REGS, &copy.regs, "KVM_SET_REGS"));
   TRY(vcpu.control(KVM_SET_SREGS2, &copy.sregs, "KVM_SET_SREGS2 (Linux 5.14 or newer)"));

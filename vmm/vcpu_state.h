@@ -6,9 +6,10 @@
 //
 //   save                 restore
 //   ----                 -------
-//   (TSC_KHZ, once)      TSC_KHZ       the unit of the TSC offset and of TSC_DEADLINE
-//                        CPUID         (by the machine, before this) decides which MSRs there are,
-//                                      and which bits of SREGS and XSAVE are allowed
+//   (TSC_KHZ, once)      (TSC_KHZ)     by the machine, before: the unit of the TSC offset and of
+//                                      TSC_DEADLINE
+//                        (CPUID)       by the machine, before: decides which MSRs there are, and
+//                                      which bits of SREGS and XSAVE are allowed
 //   MP_STATE             MP_STATE      reading it makes KVM take INIT and SIPI, which changes
 //                                      registers: before them
 //   REGS                 REGS          setting them drops pending exceptions: before VCPU_EVENTS

@@ -48,7 +48,8 @@ Result<std::unique_ptr<Guest>> Guest::restore(const Options& options, base::Sect
                                                     .cpuid = std::move(cpuid)}));
   TRY_ASSIGN(guest->pager_, fill(guest->machine_->memory()));
   TRY(guest->add_devices(options));
-  TRY(guest->machine_->restore_state(sections, vmm::ClockPolicy::kContinue));
+  TRY(guest->machine_->load_state(sections));
+  TRY(guest->machine_->set_state(vmm::ClockPolicy::kContinue));
   guest->platform_->freeze();
   auto restored = guest->platform_->restore(sections);
   guest->platform_->thaw();

@@ -108,7 +108,8 @@ struct Restored {
     TRY_ASSIGN(restored->serial_output,
                devices::SerialOutput::start(restored->platform->serial(), restored->console.get()));
     std::memcpy(restored->machine->memory().host(0), memory.data(), memory.size());
-    TRY(restored->machine->restore_state(reader, policy));
+    TRY(restored->machine->load_state(reader));
+    TRY(restored->machine->set_state(policy));
     restored->platform->freeze();
     TRY(restored->platform->restore(reader));
     restored->platform->thaw();

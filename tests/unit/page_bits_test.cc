@@ -20,16 +20,16 @@ TEST(PageBitsTest, PagesAreVisitedInOrder) {
 }
 
 TEST(PageBitsTest, AVisitorMayStop) {
-  PageBits bits{7};
+  std::vector<uint64_t> bits{7};
   int seen = 0;
   EXPECT_FALSE(for_each_page(bits, 0, [&](uint64_t) { return ++seen < 2; }));
   EXPECT_EQ(seen, 2);
 }
 
 TEST(PageBitsTest, BitsAreAdded) {
-  PageBits bits{1, 0};
-  add_bits(bits, PageBits{2, 4});
-  EXPECT_EQ(bits, (PageBits{3, 4}));
+  std::vector<uint64_t> bits{1, 0};
+  add_bits(bits, std::vector<uint64_t>{2, 4});
+  EXPECT_EQ(bits, (std::vector<uint64_t>{3, 4}));
 }
 
 // Words are looked at several at once; each length and place, beside what one at a time gives.
@@ -47,7 +47,7 @@ TEST(PageBitsTest, NoPlaceIsPassedOver) {
       });
       EXPECT_EQ(seen, expected) << words << " words";
       EXPECT_EQ(count_bits(bits), expected.size());
-      PageBits sum(words, 2);
+      std::vector<uint64_t> sum(words, 2);
       add_bits(sum, bits);
       for (uint64_t word = 0; word < words; ++word) EXPECT_EQ(sum[word], bits[word] | 2);
     }
