@@ -17,10 +17,19 @@ using base::Result;
 
 constexpr const char* kSuffix = ".folding";
 
+constexpr std::string_view kIntroduction = "minivmm commit: store ";
+
 // What a fold that was begun says of itself.
 std::string marker_text(const Snapshot& snapshot, const Id& store, uint32_t disk) {
-  return fmt::format("minivmm commit: store {} snapshot {} disk {}\n", store.text(),
+  return fmt::format("{}{} snapshot {} disk {}\n", kIntroduction, store.text(),
                      snapshot.id().text(), disk);
+}
+
+// A marker as a power cut leaves it that was not durable yet: without its end, or zeros instead.
+bool is_torn(std::string_view found) {
+  if (found.ends_with('\n')) return false;
+  std::string_view text = found.substr(0, found.find('\0'));
+  return text.starts_with(kIntroduction) || kIntroduction.starts_with(text);
 }
 
 Result<void> sync_directory_of(const std::string& path) {
@@ -43,15 +52,18 @@ Result<bool> was_begun(const std::string& marker, const std::string& text) {
   if (bytes < 0) return base::fail_errno(marker);
   std::string_view found(content.data(), static_cast<size_t>(bytes));
   if (found == text) return true;
-  // Torn while it was made: nothing had been written to the image then.
-  if (text.starts_with(found)) return false;
+  // Nothing had been written to the image then.
+  if (is_torn(found)) return false;
   return base::fail(fmt::format(
       "{} says that another commit into this image was interrupted: complete that one first",
       marker));
 }
 
-Result<void> make_marker(const std::string& marker, const std::string& text) {
-  TRY_ASSIGN(base::Fd fd, base::open_file(marker, O_CREAT | O_RDWR | O_TRUNC | O_NOFOLLOW));
+// Durable when it returns, whoever wrote it first: one that was found may be in the page cache
+// only. That one is written over, not truncated: the image may be half-folded already.
+Result<void> make_marker(const std::string& marker, const std::string& text, bool begun) {
+  int flags = O_CREAT | O_RDWR | O_NOFOLLOW | (begun ? 0 : O_TRUNC);
+  TRY_ASSIGN(base::Fd fd, base::open_file(marker, flags));
   TRY(base::write_exact(fd.get(), text.data(), text.size(), 0));
   if (::fsync(fd.get()) < 0) return base::fail_errno("write " + marker);
   return sync_directory_of(marker);
@@ -132,8 +144,11 @@ Result<FoldReport> fold_disk(const Snapshot& snapshot, const Id& store, uint32_t
   }
   // Before the image is opened for writing, which already changes its times: from here on it is no
   // longer the one that was recorded.
-  if (!begun) TRY(make_marker(marker, text));
-  auto image = BaseImage::open(*disk, base, false);
+  auto open_image = [&]() -> Result<BaseImage> {
+    TRY(make_marker(marker, text, begun));
+    return BaseImage::open(*disk, base, false);
+  };
+  auto image = open_image();
   if (!image) {
     if (!begun) ::unlink(marker.c_str());
     return std::unexpected(image.error());

@@ -102,12 +102,24 @@ TEST_F(FoldDisk, AnInterruptedFoldIsCompleted) {
   EXPECT_FALSE(std::filesystem::exists(marker()));
 }
 
+// Also of zeros, where a file system had the size and not the data, and of another commit.
 TEST_F(FoldDisk, AMarkerThatIsTornMeansThatNothingWasWritten) {
-  std::ofstream(marker()) << "minivmm com";
-  auto report = fold(ids[1]);
-  ASSERT_TRUE(report) << report.error().text();
-  EXPECT_FALSE(report->resumed);
-  EXPECT_TRUE(content_of(store.base_path()) == store.disk(ids[1]));
+  for (const std::string& torn : {std::string("minivmm com"), std::string(104, '\0'),
+                                  "minivmm commit: store 0123" + std::string(140, '\0')}) {
+    SmallStore other;
+    Id id = other.take(Kind::kFull, {}, {{0, 1}, {5, 1}});
+    std::ofstream(other.base_path() + ".folding") << torn;
+    auto report = fold_disk(*other.load(id), other.store().format().uuid, 0, other.base_path(), {});
+    ASSERT_TRUE(report) << report.error().text();
+    EXPECT_FALSE(report->resumed);
+    EXPECT_TRUE(content_of(other.base_path()) == other.disk(id));
+  }
+}
+
+TEST_F(FoldDisk, AFileThatIsNoMarkerIsLeftAlone) {
+  std::ofstream(marker()) << "not ours";
+  EXPECT_FALSE(fold(ids[1]));
+  EXPECT_EQ(content_of(marker()), "not ours");
 }
 
 }  // namespace
