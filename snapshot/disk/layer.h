@@ -41,6 +41,9 @@ class Layer {
   };
   Append begin_sync();
 
+  // A commit's sync of it failed: what it holds may be lost, whatever a later one says. Of the
+  // thread that takes snapshots, not the lock's.
+  bool sync_failed = false;
   // Writes in flight; a frozen layer is complete when there are none.
   unsigned writes = 0;
 

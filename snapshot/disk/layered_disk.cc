@@ -364,7 +364,8 @@ void LayeredDisk::committed(std::shared_ptr<const CommittedBlocks> parent) {
 
 void LayeredDisk::commit_failed(const base::Error& error) {
   std::lock_guard lock(mutex_);
-  if (error.os_error() == EIO) broken(error);
+  bool lost = std::ranges::any_of(frozen_, [](const auto& layer) { return layer->sync_failed; });
+  if (lost) broken(error);
 }
 
 std::optional<BaseIdentity> LayeredDisk::base_identity() const {

@@ -86,8 +86,8 @@ class LayeredDisk final : public virtio::Disk {
   base::Result<void> add_to(Commit& commit, uint32_t disk) const;
   // That commit is durable: the frozen layers are part of `parent` from now on.
   void committed(std::shared_ptr<const CommittedBlocks> parent);
-  // It failed. A failed write-back is reported once, to the commit or to the guest's flush; where
-  // the commit had it, the guest must not be told that its data is safe.
+  // It failed. A failed sync of a layer is reported once, to the commit or to the guest's flush;
+  // where the commit had it, the guest must not be told that its data is safe.
   void commit_failed(const base::Error& error);
 
   struct Sealed {

@@ -59,12 +59,12 @@ base::Result<Slot> Commit::create_pack(uint64_t estimate_bytes) {
   }
   created_.push_back(pack_name(id));
   File* opened = file.get();
-  slots_.push_back({{SlotInfo::Kind::kPack, 0, id, 0}, std::move(file), opened, false});
+  slots_.push_back({{SlotInfo::Kind::kPack, 0, id, 0}, std::move(file), opened, false, nullptr});
   return static_cast<Slot>(slots_.size() - 1);
 }
 
-Slot Commit::add_layer(uint32_t disk, const Id& layer, File& data) {
-  slots_.push_back({{SlotInfo::Kind::kLayer, disk, layer, 0}, nullptr, &data, false});
+Slot Commit::add_layer(uint32_t disk, const Id& layer, File& data, bool* sync_failed) {
+  slots_.push_back({{SlotInfo::Kind::kLayer, disk, layer, 0}, nullptr, &data, false, sync_failed});
   return static_cast<Slot>(slots_.size() - 1);
 }
 
@@ -274,12 +274,14 @@ base::Result<std::shared_ptr<const Snapshot>> Commit::finish(const base::Section
 base::Result<void> Commit::make_durable(File& manifest) {
   Storage& storage = branch_.store_.storage();
   std::vector<File*> files = {&manifest};
+  std::vector<bool*> sync_failed = {nullptr};
   bool new_pack = false;
   for (const SlotFile& slot : slots_) {
     // A layer that no entry names leaves HEAD with this commit as well; nothing is lost with it.
     if (!slot.used) continue;
     new_pack |= slot.owned != nullptr;
     files.push_back(slot.file);
+    sync_failed.push_back(slot.sync_failed);
   }
   for (const auto& run : runs_) files.push_back(run.get());
 
@@ -293,6 +295,9 @@ base::Result<void> Commit::make_durable(File& manifest) {
   if (new_pack) directories = storage.sync_directory("packs");
   if (new_run_names_ && directories) directories = storage.sync_directory("runs");
   while (queue->wait_completion()) {
+  }
+  for (size_t i = 0; i < sync_failed.size(); ++i) {
+    if (sync_failed[i]) *sync_failed[i] |= operations[i].pending || operations[i].result < 0;
   }
   TRY(directories);
   for (size_t i = 0; i < files.size(); ++i) {

@@ -40,8 +40,8 @@ class Commit {
 
   // A sealed layer of this branch, from LayerFiles, no longer written to: its blocks may be named
   // by entries. finish() makes it durable, after which its log is no longer needed and goes away.
-  // `data` stays open until finish() returns.
-  Slot add_layer(uint32_t disk, const Id& layer, File& data);
+  // `data` stays open until finish() returns. Where its sync fails, `sync_failed` becomes true.
+  Slot add_layer(uint32_t disk, const Id& layer, File& data, bool* sync_failed = nullptr);
 
   // What changed against the parent: entries ascending by page, each page once, slots of this
   // commit (or zero, or base for disks). For RAM of a full snapshot, and for a space the parent
@@ -60,6 +60,7 @@ class Commit {
     std::unique_ptr<File> owned;  // a pack's
     File* file = nullptr;
     bool used = false;
+    bool* sync_failed = nullptr;
   };
   struct Pages {
     uint64_t total = 0;

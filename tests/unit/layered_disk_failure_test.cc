@@ -133,7 +133,13 @@ TEST_F(LayeredDiskFailureTest, AnErrorOfACommitsSyncIsNotKeptFromTheGuest) {
   start_layered();
   write(0, content(4096, 2));
   freeze();
-  disk_->commit_failed(base::Error("layers/0: fdatasync", EIO));
+  disk_->commit_failed(base::Error("packs/0: fdatasync", EIO));
+  flush();
+  // Whatever the error was: ENOSPC, where space is only found when the data goes to the disk.
+  auto sealed = disk_->sealed();
+  ASSERT_TRUE(sealed);
+  sealed->layers.at(0)->sync_failed = true;
+  disk_->commit_failed(base::Error("layers/0: fdatasync", ENOSPC));
   EXPECT_EQ(finish(start_flush()), EIO);
 }
 
