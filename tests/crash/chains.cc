@@ -1,5 +1,9 @@
 #include "tests/crash/chains.h"
 
+#include <stdexcept>
+
+#include "tests/crash/faults.h"
+
 namespace test {
 
 using snapshot::Kind;
@@ -85,6 +89,104 @@ Recorded flushes(uint64_t seed) {
   return script.recorded();
 }
 
+Prunable prunable(Script& script) {
+  auto fill = [&](Script::Machine& machine, uint64_t value) {
+    for (uint64_t block = 0; block < 16; ++block) script.write(machine, block, value + block);
+  };
+  Prunable made{script.boot(32, 16), {}};
+  auto& machine = made.machine;
+  for (uint64_t page = 0; page < 32; ++page) machine.guest.set(page, 100 + page);
+  made.old.push_back(script.take(machine, Kind::kFull));
+  fill(machine, 1000);
+  for (uint64_t page = 0; page < 3; ++page) machine.guest.set(page, 200 + page);
+  made.old.push_back(script.take(machine, Kind::kIncremental));
+  // Of the first pack 12 pages are left, of the second none, when the runs are one.
+  for (uint64_t page = 0; page < 20; ++page) machine.guest.set(page, 300 + page);
+  made.old.push_back(script.take(machine, Kind::kIncremental));
+  script.merge(machine);
+  fill(machine, 2000);
+  machine.guest.set(25, 0);
+  script.take(machine, Kind::kIncremental);
+  return made;
+}
+
+Recorded prunes(uint64_t seed) {
+  Script script(seed);
+  script.create_store();
+  auto [machine, old] = prunable(script);
+  script.write(machine, 3, 3003);
+  script.flush(machine);
+  script.prune(old);
+  script.write(machine, 4, 3004);
+  machine.guest.set(1, 401);
+  script.take(machine, Kind::kIncremental);
+  script.stop(machine);
+  return script.recorded();
+}
+
+Recorded recovery_after_a_kill(uint64_t seed) {
+  Script script(seed);
+  script.create_store();
+  auto machine = script.boot(16, 16);
+  machine.guest.set(1, 101);
+  script.take(machine, Kind::kFull);
+  machine.guest.set(1, 201);
+  bool published = false, killed = false;
+  script.take(machine, Kind::kIncremental, [&] {
+    // The layer that is sealed has no blocks, so no snapshot will name it: only the old HEAD does.
+    script.write(machine, 3, 303);
+    script.system().set_faults([&](const CallSite& site) {
+      published |= site.call == Call::kSyncDirectory && site.name == "snap";
+      killed |= published && site.call == Call::kSyncDirectory && site.name.starts_with("heads/");
+      return killed ? std::optional(Fault{.error = EIO, .not_made = true}) : std::nullopt;
+    });
+  });
+  script.stop(machine);
+  script.system().set_faults({});
+  if (!killed) throw std::runtime_error("script: nobody was killed");
+  script.recover();
+  return script.recorded();
+}
+
+namespace {
+
+const Way kKill = {"killed", {.error = EIO, .not_made = true}, [](Call) { return true; }, true};
+
+}  // namespace
+
+Killed killed_commit(uint64_t n) {
+  Script script(n + 1);
+  script.create_store();
+  auto machine = script.boot(16, 16);
+  machine.guest.set(1, 101);
+  script.take(machine, Kind::kFull, [&] { script.write(machine, 3, 303); });
+  script.write(machine, 4, 304);
+  script.flush(machine);
+  machine.guest.set(1, 201);
+  FaultAt kill(script.system(), n, kKill);
+  (void)script.try_take(machine, Kind::kIncremental);
+  script.stop(machine);
+  kill.end();
+  size_t from = script.system().recording().size();
+  script.recover();
+  return {script.recorded(), from, kill.met(), kill.changes()};
+}
+
+Killed killed_prune(uint64_t n) {
+  Script script(n + 1);
+  script.create_store();
+  auto [machine, old] = prunable(script);
+  script.stop(machine);
+  FaultAt kill(script.system(), n, kKill);
+  (void)script.try_prune(old);
+  kill.end();
+  size_t from = script.system().recording().size();
+  std::erase_if(old, [&](const snapshot::Id& id) { return !script.store().load(id); });
+  script.prune(old);
+  script.recover();
+  return {script.recorded(), from, kill.met(), kill.changes()};
+}
+
 namespace {
 
 FaultPlan nth(Call call, uint64_t n, const Fault& fault, bool& there) {
@@ -106,7 +208,9 @@ Faulty failing_commit(uint64_t seed, Call call, uint64_t n, const Fault& fault) 
   script.take(machine, Kind::kFull);
   machine.guest.set(1, 201);
   machine.guest.set(2, 0);
-  script.take_failing(machine, Kind::kIncremental, nth(call, n, fault, faulty.there));
+  script.system().set_faults(nth(call, n, fault, faulty.there));
+  (void)script.try_take(machine, Kind::kIncremental);
+  script.system().set_faults({});
   machine.guest.set(5, 205);
   script.take(machine, Kind::kIncremental);
   script.stop(machine);
@@ -126,9 +230,53 @@ Faulty failing_commit_with_disk(uint64_t seed, Call call, uint64_t n, const Faul
   script.flush(machine);
   script.write(machine, 4, 304);
   machine.guest.set(1, 201);
-  script.take_failing(machine, Kind::kIncremental, nth(call, n, fault, faulty.there));
+  script.system().set_faults(nth(call, n, fault, faulty.there));
+  (void)script.try_take(machine, Kind::kIncremental);
+  script.system().set_faults({});
   script.stop(machine);
   script.recover();
+  faulty.recorded = script.recorded();
+  return faulty;
+}
+
+Faulty failing_prune(uint64_t seed, Call call, uint64_t n, const Fault& fault) {
+  Faulty faulty;
+  Script script(seed);
+  script.create_store();
+  auto [machine, old] = prunable(script);
+  script.write(machine, 3, 3003);
+  script.flush(machine);
+  script.system().set_faults(nth(call, n, fault, faulty.there));
+  (void)script.try_prune(old);
+  script.system().set_faults({});
+  machine.guest.set(1, 401);
+  script.take(machine, Kind::kIncremental);
+  script.stop(machine);
+  faulty.recorded = script.recorded();
+  return faulty;
+}
+
+Faulty failing_branch(uint64_t seed, Call call, uint64_t n, const Fault& fault) {
+  Faulty faulty;
+  Script script(seed);
+  script.create_store();
+  auto first = script.boot(16, 16);
+  first.guest.set(1, 101);
+  auto root = script.take(first, Kind::kFull, [&] { script.write(first, 3, 303); });
+  first.guest.set(1, 201);
+  script.take(first, Kind::kIncremental);
+  script.stop(first);
+  script.system().set_faults(nth(call, n, fault, faulty.there));
+  auto second = script.try_restore(root);
+  if (second) {
+    script.write(*second, 5, 405);
+    second->guest.set(2, 302);
+    (void)script.try_take(*second, Kind::kIncremental);
+  }
+  script.system().set_faults({});
+  if (!second) second = script.restore(root);
+  (void)script.try_flush(*second);
+  script.stop(*second);
   faulty.recorded = script.recorded();
   return faulty;
 }

@@ -13,6 +13,26 @@ Recorded merges(uint64_t seed);
 Recorded branches(uint64_t seed);
 // Machines with disks that write, discard and flush, with snapshots in between.
 Recorded flushes(uint64_t seed);
+// A machine of 32 pages and 16 blocks that runs. Its snapshots `old` are the only ones that need a
+// pack, a part of another that is worth a hole, index runs and a disk layer.
+struct Prunable {
+  Script::Machine machine;
+  std::vector<snapshot::Id> old;
+};
+Prunable prunable(Script& script);
+// That machine's old snapshots are pruned, between a flush and its next snapshot.
+Recorded prunes(uint64_t seed);
+// A machine is killed when its commit has replaced HEAD, which is not durable yet; then comes a
+// recovery.
+Recorded recovery_after_a_kill(uint64_t seed);
+// Killed instead in the n-th call of a commit, or of a prune that the next one completes.
+struct Killed {
+  Recorded recorded;
+  size_t from = 0;                      // what comes after the kill
+  bool there = false, changes = false;  // there is an n-th, and it would have changed something
+};
+Killed killed_commit(uint64_t n);
+Killed killed_prune(uint64_t n);
 // A commit meets a fault in the n-th of its calls of this kind. Then one goes well, or the machine
 // stops and what it left is cleaned up. `there`: is there an n-th?
 struct Faulty {
@@ -21,5 +41,9 @@ struct Faulty {
 };
 Faulty failing_commit(uint64_t seed, Call call, uint64_t n, const Fault& fault);
 Faulty failing_commit_with_disk(uint64_t seed, Call call, uint64_t n, const Fault& fault);
+// The same of a prune, after which the machine takes a snapshot and stops; of a machine that is
+// restored, or then another, and takes its first snapshot.
+Faulty failing_prune(uint64_t seed, Call call, uint64_t n, const Fault& fault);
+Faulty failing_branch(uint64_t seed, Call call, uint64_t n, const Fault& fault);
 
 }  // namespace test

@@ -58,21 +58,24 @@ LayeredDisk::Options GuestDisk::options(snapshot::Store& store, uint64_t blocks)
   return options;
 }
 
-std::unique_ptr<GuestDisk> GuestDisk::boot(snapshot::Store& store, uint64_t blocks) {
+std::unique_ptr<GuestDisk> GuestDisk::boot(snapshot::Store& store, uint64_t blocks,
+                                           const std::string& base) {
   Pages content;
   for (uint64_t block = 0; block < blocks; ++block) content.push_back(base_value(block));
-  std::unique_ptr<GuestDisk> disk(new GuestDisk(std::move(content)));
+  std::unique_ptr<GuestDisk> disk(new GuestDisk(std::move(content), base));
   disk->disk_ = must(LayeredDisk::on_image(options(store, blocks)));
   return disk;
 }
 
-std::unique_ptr<GuestDisk> GuestDisk::restore(snapshot::Store& store, snapshot::Branch& branch,
-                                              Pages content) {
-  std::unique_ptr<GuestDisk> disk(new GuestDisk(std::move(content)));
-  auto committed = snapshot::committed_blocks(branch.parent(), snapshot::disk_space(kDisk));
-  disk->disk_ =
-      must(LayeredDisk::on_snapshot(options(store, disk->content_.size()), std::move(committed), {},
-                                    must(branch.create_layer(kDisk))));
+Result<std::unique_ptr<GuestDisk>> GuestDisk::restore(snapshot::Store& store,
+                                                      snapshot::Branch& branch, Pages content) {
+  const auto parent = branch.parent();
+  std::unique_ptr<GuestDisk> disk(
+      new GuestDisk(std::move(content), parent->manifest().disks.at(kDisk).base));
+  auto committed = snapshot::committed_blocks(parent, snapshot::disk_space(kDisk));
+  TRY_ASSIGN(auto layer, branch.create_layer(kDisk));
+  TRY_ASSIGN(disk->disk_, LayeredDisk::on_snapshot(options(store, disk->content_.size()),
+                                                   std::move(committed), {}, std::move(layer)));
   return disk;
 }
 
@@ -124,7 +127,7 @@ Result<void> GuestDisk::add_to(snapshot::Commit& commit, snapshot::SnapshotNotes
   TRY_ASSIGN(bool complete, disk_->wait_frozen(kPatience));
   if (!complete) return fail("the frozen layers are not complete");
   notes.disks.push_back(
-      {.name = "disk", .size = content_.size() * kPageBytes, .read_only = false, .base = "image"});
+      {.name = "disk", .size = content_.size() * kPageBytes, .read_only = false, .base = base_});
   return disk_->add_to(commit, kDisk);
 }
 

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <set>
+#include <string>
 #include <vector>
 
 #include "snapshot/disk/layered_disk.h"
@@ -20,9 +21,10 @@ class GuestDisk {
   static constexpr uint32_t kDisk = 0;
 
   // On the image, or on a snapshot's disk.
-  static std::unique_ptr<GuestDisk> boot(snapshot::Store& store, uint64_t blocks);
-  static std::unique_ptr<GuestDisk> restore(snapshot::Store& store, snapshot::Branch& branch,
-                                            Pages content);
+  static std::unique_ptr<GuestDisk> boot(snapshot::Store& store, uint64_t blocks,
+                                         const std::string& base = "image");
+  static base::Result<std::unique_ptr<GuestDisk>> restore(snapshot::Store& store,
+                                                          snapshot::Branch& branch, Pages content);
 
   const Pages& content() const { return content_; }
   // The errno of the request.
@@ -38,11 +40,13 @@ class GuestDisk {
 
  private:
   struct Request : virtio::Disk::Request {};
-  explicit GuestDisk(Pages content) : content_(std::move(content)) {}
+  GuestDisk(Pages content, std::string base)
+      : content_(std::move(content)), base_(std::move(base)) {}
   static snapshot::LayeredDisk::Options options(snapshot::Store& store, uint64_t blocks);
   int run(Request& request);
 
   Pages content_;
+  const std::string base_;  // the image's identity
   std::unique_ptr<snapshot::LayeredDisk> disk_;
 };
 

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "snapshot/store/store.h"
+#include "tests/crash/faults.h"
 #include "tests/crash/script.h"
 
 namespace test {
@@ -11,27 +12,6 @@ namespace {
 
 using snapshot::Kind;
 using ::testing::HasSubstr;
-
-struct Way {
-  const char* name;
-  Fault fault;
-  bool (*applies)(Call call);
-};
-bool any(Call) { return true; }
-bool takes_space(Call call) {
-  return call == Call::kCreate || call == Call::kWrite || call == Call::kAllocate ||
-         call == Call::kRename || call == Call::kMakeDirectory || call == Call::kTruncate;
-}
-const Way kWays[] = {
-    {"EIO", {.error = EIO}, any},
-    {"ENOSPC", {.error = ENOSPC}, takes_space},
-    {"short write",
-     {.error = ENOSPC, .short_write = true},
-     [](Call c) { return c == Call::kWrite; }},
-    {"sync that drops",
-     {.error = EIO, .drop_unsynced = true},
-     [](Call c) { return c == Call::kSync; }},
-};
 
 class FaultTest : public ::testing::TestWithParam<Way> {
  protected:
@@ -47,24 +27,17 @@ class FaultTest : public ::testing::TestWithParam<Way> {
     machine.guest.set(2, 0);
     machine.guest.set(9, 209);
 
-    auto& system = script.system();
-    uint64_t wanted = system.calls() + number;
-    std::optional<CallSite> hit;
-    system.set_faults([&](const CallSite& site) -> std::optional<Fault> {
-      if (site.number != wanted) return {};
-      hit = site;
-      return GetParam().applies(site.call) ? std::optional(GetParam().fault) : std::nullopt;
-    });
+    FaultAt fault(script.system(), number, GetParam());
     auto taken = machine.guest.take(script.store(), *machine.branch, Kind::kIncremental);
-    system.set_faults({});
-    if (!hit) return false;
-    SCOPED_TRACE("call " + std::to_string(number) + ": " + call_name(hit->call) + " " + hit->name);
+    fault.end();
+    if (!fault.met()) return false;
+    SCOPED_TRACE("call " + std::to_string(number) + ": " + fault.text());
     std::vector<snapshot::Id> expected{first, second};
     if (taken) {
       expected.push_back(*taken);
     } else {
-      EXPECT_TRUE(GetParam().applies(hit->call));
-      EXPECT_THAT(taken.error().text(), HasSubstr(hit->name));
+      EXPECT_TRUE(fault.failed());
+      EXPECT_THAT(taken.error().text(), HasSubstr(fault.name()));
       EXPECT_EQ(ids(script.store()), expected) << taken.error().text();
     }
     machine.guest.set(10, 210);
@@ -80,7 +53,7 @@ class FaultTest : public ::testing::TestWithParam<Way> {
       if (content) promises.must[id] = *content;
     }
     EXPECT_EQ(promises.must[*next], machine.guest.content());
-    EXPECT_EQ(broken_promise(system.image(), promises), "");
+    EXPECT_EQ(broken_promise(script.system().image(), promises), "");
     return true;
   }
 
@@ -102,12 +75,8 @@ TEST_P(FaultTest, AtEveryCallOfACommit) {
   EXPECT_GT(number, 15u);  // a machine without disks: no HEAD
 }
 
-std::string way_name(const ::testing::TestParamInfo<Way>& way) {
-  std::string name = way.param.name;
-  std::erase(name, ' ');
-  return name;
-}
-INSTANTIATE_TEST_SUITE_P(Ways, FaultTest, ::testing::ValuesIn(kWays), way_name);
+INSTANTIATE_TEST_SUITE_P(Ways, FaultTest, ::testing::ValuesIn(ways()),
+                         [](const auto& way) { return way_name(way.param); });
 
 }  // namespace
 }  // namespace test

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <set>
 #include <string>
 
@@ -14,11 +15,14 @@ namespace {
 
 using ::testing::UnorderedElementsAreArray;
 
-// The names of those that no crash state shows.
-std::set<std::string> not_caught(const Recorded& recorded) {
-  EXPECT_EQ(find_crash_failure(recorded, {.samples = 0, .seed = 1}).text, "");
+// The names of those that no crash state shows, of those that begin in [from, end).
+std::set<std::string> not_caught(const Recorded& recorded, size_t from = 0, size_t end = SIZE_MAX,
+                                 size_t least = 50) {
+  EXPECT_EQ(find_crash_failure(recorded, {.samples = 0, .seed = 1}, from).text, "");
   auto all = mutations(recorded.recording);
-  EXPECT_GT(all.size(), 50u);
+  std::erase_if(
+      all, [&](const Mutation& mutation) { return mutation.from < from || mutation.from >= end; });
+  EXPECT_GT(all.size(), least);
   std::set<std::string> names;
   for (const Mutation& mutation : all) {
     Recorded mutated = recorded;
@@ -64,6 +68,34 @@ TEST(MutationTest, OfCommitsAndPrune) {
                   "[prune] left out: sync directory heads",
                   "[prune] left out: sync directory heads/*",
                   "[prune] left out: sync directory snap",
+              }));
+}
+
+// Only of the prune: the commits are those of the other scripts.
+TEST(MutationTest, OfAPruneThatFreesSpace) {
+  Recorded recorded = prunes(1);
+  size_t from = position_of_mark(recorded.recording, "prune");
+  size_t end = position_of_mark(recorded.recording, "pruned");
+  EXPECT_THAT(not_caught(recorded, from, end, 5),
+              UnorderedElementsAreArray(Names{
+                  "[prune] after the answer: sync directory heads",
+                  "[prune] after the answer: sync directory heads/*",
+                  "[prune] left out: sync directory heads",
+                  "[prune] left out: sync directory heads/*",
+              }));
+}
+
+// What a recovery removes must not be named by a HEAD that a power cut brings back. The names of
+// snapshots and of branches were durable before.
+TEST(MutationTest, OfARecoveryAfterAKill) {
+  Recorded recorded = recovery_after_a_kill(1);
+  size_t from = position_of_mark(recorded.recording, "machine stopped");
+  EXPECT_THAT(not_caught(recorded, from, SIZE_MAX, 5),
+              UnorderedElementsAreArray(Names{
+                  "[machine stopped] after the answer: sync directory heads",
+                  "[machine stopped] after the answer: sync directory snap",
+                  "[machine stopped] left out: sync directory heads",
+                  "[machine stopped] left out: sync directory snap",
               }));
 }
 

@@ -74,7 +74,7 @@ Result<void> check_next(Store& store) {
   TRY_ASSIGN(auto branch, store.create_branch(parent, "next"));
   std::unique_ptr<GuestDisk> disk;
   if (!content.disk.empty()) {
-    disk = GuestDisk::restore(store, *branch, content.disk);
+    TRY_ASSIGN(disk, GuestDisk::restore(store, *branch, content.disk));
     disk->write(1, 0xDDDD);
   }
   Guest guest(content.ram, disk.get());
@@ -87,10 +87,19 @@ Result<void> check_next(Store& store) {
   return {};
 }
 
-// Files that no snapshot names. (HEADs name layers: there is no machine any more.)
+// Files that neither a snapshot nor a HEAD names. (No machine is alive.)
 Result<void> check_garbage(Store& store) {
-  TRY_ASSIGN(auto listed, store.list());
   std::set<std::string> needed;
+  TRY_ASSIGN(auto heads, store.heads());
+  for (const auto& head : heads) {
+    if (!head.damage.empty()) return fail("HEAD: " + head.damage);
+    if (!head.head) return fail("branch " + head.branch.text() + " is left without a HEAD");
+    for (const auto& layer : head.head->layers) {
+      needed.insert(snapshot::layer_name(layer.disk, layer.id));
+      needed.insert(snapshot::layer_log_name(layer.disk, layer.id));
+    }
+  }
+  TRY_ASSIGN(auto listed, store.list());
   for (const auto& info : listed) {
     TRY_ASSIGN(auto snapshot, store.load(info.id));
     for (const auto& space : snapshot->manifest().spaces) {
@@ -102,11 +111,11 @@ Result<void> check_garbage(Store& store) {
       }
     }
   }
-  for (const char* directory : {"packs", "runs", "tmp"}) {
+  for (const char* directory : {"packs", "runs", "layers", "tmp"}) {
     TRY_ASSIGN(auto names, store.storage().list(directory));
     for (const auto& name : names) {
       std::string path = std::string(directory) + "/" + name;
-      if (!needed.contains(path)) return fail(path + " is left, and no snapshot needs it");
+      if (!needed.contains(path)) return fail(path + " is left, and nothing needs it");
     }
   }
   return {};

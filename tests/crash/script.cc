@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <set>
 #include <stdexcept>
 
@@ -40,19 +41,24 @@ void Script::create_store() {
   promise("store created");
 }
 
-Script::Machine Script::boot(uint64_t ram_pages, uint64_t disk_blocks) {
+Script::Machine Script::boot(uint64_t ram_pages, uint64_t disk_blocks, const std::string& base) {
   auto branch = must(store_->create_branch({}, "guest"));
-  auto disk = disk_blocks > 0 ? GuestDisk::boot(*store_, disk_blocks) : nullptr;
+  auto disk = disk_blocks > 0 ? GuestDisk::boot(*store_, disk_blocks, base) : nullptr;
   Guest guest(Pages(ram_pages, 0), disk.get());
   promise("machine made");
   return {std::move(branch), std::move(disk), std::move(guest)};
 }
 
-Script::Machine Script::restore(const Id& id) {
-  Content content = must(read_content(*store_, id));
-  auto branch = must(store_->create_branch(id, "guest"));
+Script::Machine Script::restore(const Id& id) { return must(try_restore(id)); }
+
+base::Result<Script::Machine> Script::try_restore(const Id& id) {
+  const Content content = now_.must.at(id);
+  TRY_ASSIGN(auto branch, store_->create_branch(id, "guest"));
   promise("branch made");
-  auto disk = content.disk.empty() ? nullptr : GuestDisk::restore(*store_, *branch, content.disk);
+  std::unique_ptr<GuestDisk> disk;
+  if (!content.disk.empty()) {
+    TRY_ASSIGN(disk, GuestDisk::restore(*store_, *branch, content.disk));
+  }
   Guest guest(content.ram, disk.get());
   Machine machine{std::move(branch), std::move(disk), std::move(guest)};
   if (machine.disk) blocks(machine);
@@ -88,12 +94,17 @@ void Script::discard(Machine& machine, uint64_t block, uint64_t count) {
 }
 
 void Script::flush(Machine& machine) {
-  if (machine.disk->flush() != 0) throw std::runtime_error("script: a flush failed");
+  if (!try_flush(machine)) throw std::runtime_error("script: a flush failed");
+}
+
+bool Script::try_flush(Machine& machine) {
+  if (machine.disk->flush() != 0) return false;
   auto& blocks = this->blocks(machine);
   for (uint64_t block = 0; block < blocks.size(); ++block) {
     blocks[block] = {machine.disk->content()[block]};
   }
   promise("flush acknowledged");
+  return true;
 }
 
 void Script::committed(const Machine& machine, const Id& id, const Content& content) {
@@ -120,19 +131,17 @@ Id Script::take(Machine& machine, Kind kind, const std::function<void()>& meanwh
   return id;
 }
 
-bool Script::take_failing(Machine& machine, Kind kind, FaultPlan plan) {
+base::Result<Id> Script::try_take(Machine& machine, Kind kind) {
   Content content = machine.guest.content();
   now_.may_appear.push_back(content);
   promise("commit with a fault");
-  system_.set_faults(std::move(plan));
   auto taken = machine.guest.take(*store_, *machine.branch, kind);
-  system_.set_faults({});
   if (taken) {
     committed(machine, *taken, content);
   } else {
     promise("commit failed: " + taken.error().text());
   }
-  return !taken;
+  return taken;
 }
 
 void Script::stop(Machine& machine) {
@@ -149,32 +158,42 @@ void Script::recover() {
 void Script::merge(Machine& machine) { must(machine.branch->merge_if_due()); }
 
 void Script::prune(const std::vector<Id>& ids) {
-  for (const Id& id : ids) now_.may.insert(now_.must.extract(id));
-  promise("prune");
-  auto report = must(store_->prune({.keep = {}, .remove = ids, .keep_ids = {}}));
+  auto report = must(try_prune(ids));
   if (report.removed != ids) throw std::runtime_error("script: prune left something");
-  // Pruned for certain, from now on.
-  for (const Id& id : ids) now_.may.erase(id);
-  promise("pruned");
 }
 
-CrashFailure find_crash_failure(const Recorded& recorded, const CrashPlan& plan, size_t from) {
+base::Result<snapshot::PruneReport> Script::try_prune(const std::vector<Id>& ids) {
+  for (const Id& id : ids) now_.may.insert(now_.must.extract(id));
+  promise("prune");
+  auto report = store_->prune({.keep = {}, .remove = ids, .keep_ids = {}});
+  if (!report) {
+    promise("prune failed: " + report.error().text());
+    return report;
+  }
+  // Pruned for certain, from now on.
+  for (const Id& id : report->removed) now_.may.erase(id);
+  promise("pruned");
+  return report;
+}
+
+CrashFailure find_failing_state(const DiskImage& start, const Recording& recording,
+                                const CrashPlan& plan, size_t from, const StateCheck& check) {
   CrashFailure failure;
-  CrashReplay replay(recorded.start);
-  size_t owed = 0;
+  CrashReplay replay(start);
+  size_t step = 0;
   std::set<std::pair<uint64_t, size_t>> seen;
-  for (size_t point = 0; point < recorded.recording.size(); ++point) {
-    const Event& event = recorded.recording[point];
+  for (size_t point = 0; point < recording.size(); ++point) {
+    const Event& event = recording[point];
     if (event.kind == Event::Kind::kMark) {
-      owed = std::stoul(event.text);
+      step = std::stoul(event.text);
     } else {
       replay.apply(event);
     }
     if (point < from) continue;
     auto visit = [&](const DiskImage& image, const std::string& what) {
-      if (!seen.emplace(image.fingerprint(), owed).second) return true;
+      if (!seen.emplace(image.fingerprint(), step).second) return true;
       ++failure.states;
-      std::string broken = broken_promise(image, recorded.promises[owed]);
+      std::string broken = check(image, step);
       if (broken.empty()) return true;
       failure.text =
           "crash after " + text(event) + "\n  " + what + "\n  " + broken + "\n" + image.text();
@@ -185,6 +204,20 @@ CrashFailure find_crash_failure(const Recorded& recorded, const CrashPlan& plan,
     if (!visit_crash_states(replay, here, visit)) return failure;
   }
   return failure;
+}
+
+CrashFailure find_crash_failure(const Recorded& recorded, const CrashPlan& plan, size_t from) {
+  return find_failing_state(recorded.start, recorded.recording, plan, from,
+                            [&](const DiskImage& image, size_t step) {
+                              return broken_promise(image, recorded.promises[step]);
+                            });
+}
+
+size_t position_of_mark(const Recording& recording, const std::string& what) {
+  auto found = std::ranges::find_if(recording, [&](const Event& event) {
+    return event.kind == Event::Kind::kMark && event.text.ends_with(" " + what);
+  });
+  return static_cast<size_t>(found - recording.begin());
 }
 
 }  // namespace test

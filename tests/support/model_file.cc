@@ -59,6 +59,7 @@ Result<void> ModelFile::write(uint64_t offset, std::span<const std::byte> from) 
   TRY(check_aligned(offset, from.data(), from.size()));
   if (from.empty()) return {};
   auto fault = system_.fault(Call::kWrite, name_);
+  if (fault && fault->not_made) return fail("cannot write " + name_, fault->error);
   auto written = from;
   if (fault) written = from.first(fault->short_write ? from.size() / 2 : 0);
   if (auto done = system_.write(inode_, name_, offset, written); !done) return done;

@@ -87,6 +87,7 @@ void ModelQueue::start(Transfer& transfer) {
   const ModelFile& file = *transfer.file;
   transfer.fault = system_.fault(transfer.call, file.name_);
   if (transfer.call == Call::kRead || transfer.call == Call::kAllocate) return;
+  if (transfer.fault && transfer.fault->not_made) return;
   auto kind = transfer.call == Call::kWrite   ? Event::Kind::kWrite
               : transfer.call == Call::kPunch ? Event::Kind::kPunch
                                               : Event::Kind::kSync;
@@ -107,6 +108,7 @@ void ModelQueue::start(Transfer& transfer) {
 // Takes effect for readers; the result as io_uring gives it.
 int ModelQueue::finish(Transfer& transfer) {
   const ModelFile& file = *transfer.file;
+  if (transfer.fault && transfer.fault->not_made) return -transfer.fault->error;
   int result = 0;
   if (!file.writable_ && transfer.call != Call::kRead && transfer.call != Call::kSync) {
     result = -EBADF;

@@ -146,6 +146,7 @@ Result<void> ModelFileSystem::punch(Inode inode, const std::string& name, uint64
 
 Result<void> ModelFileSystem::sync(Inode inode, const std::string& name) {
   auto fault = this->fault(Call::kSync, name);
+  if (fault && fault->not_made) return fail("cannot sync " + name, fault->error);
   Event& event = record(Event::Kind::kSync, name);
   event.inode = inode;
   if (fault) {
@@ -317,6 +318,7 @@ Result<void> ModelStorage::sync_directory(const std::string& name) {
   if (!inode || !system_.image_.nodes.at(*inode).directory) {
     return fail("cannot sync directory " + name, ENOENT);
   }
+  if (fault && fault->not_made) return fail("cannot sync directory " + name, fault->error);
   Event& event = system_.record(Event::Kind::kSyncDirectory, name);
   event.inode = *inode;
   event.failed = fault.has_value();

@@ -47,6 +47,8 @@ struct Fault {
   bool short_write = false;
   // A failing sync also drops what was not synced from what readers see, as some file systems do.
   bool drop_unsynced = false;
+  // The call is not made at all: its process has been killed.
+  bool not_made = false;
 };
 struct CallSite {
   uint64_t number = 0;  // calls are counted from 0
