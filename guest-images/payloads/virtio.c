@@ -10,7 +10,7 @@
 #include "tsc.h"
 #include "virtio_test.h"
 
-enum { kMaxDepth = 64, kMaxBytes = 1 << 20, kSectorBytes = 512 };
+enum { kMaxDepth = 64, kMaxBytes = 1 << 20, kMaxBuffers = 1 << 10, kSectorBytes = 512 };
 
 static const char *const kModeNames[] = {"all", "blk", "rng", NULL};
 
@@ -31,6 +31,8 @@ static struct VirtioTest TestFromOptions(void) {
       .ops = OptionUpTo("ops", 256, 1u << 30),
       .queue_depth = (uint16_t)OptionUpTo("qd", 8, kMaxDepth),
       .bytes = (uint32_t)OptionUpTo("bytes", 4096, kMaxBytes),
+      .buffers = (unsigned)OptionUpTo("buffers", 1, kMaxBuffers),
+      .passes = OptionUpTo("passes", 1, 1u << 30),
       .interrupts = OptionUpTo("irq", 0, 1) == 1,
       .write = OptionUpTo("write", 1, 1) == 1,
       .device = (unsigned)OptionUpTo("disk", 0, 31),
@@ -40,9 +42,11 @@ static struct VirtioTest TestFromOptions(void) {
   };
   if (OptionUpTo("indirect", 1, 1) == 1) test.features |= kVirtioRingIndirectDesc;
   if (OptionUpTo("event_idx", 1, 1) == 1) test.features |= kVirtioRingEventIdx;
-  if (test.ops == 0 || test.queue_depth == 0 || test.bytes == 0 || test.bytes % kSectorBytes != 0)
-    FAIL_USAGE("usage: ops=%lu qd=%u bytes=%u: all above 0, bytes= whole sectors of %u\n", test.ops,
-               test.queue_depth, test.bytes, kSectorBytes);
+  if (test.ops == 0 || test.queue_depth == 0 || test.bytes == 0 || test.bytes % kSectorBytes != 0 ||
+      test.buffers == 0)
+    FAIL_USAGE(
+        "usage: ops=%lu qd=%u bytes=%u buffers=%u: all above 0, bytes= whole sectors of %u\n",
+        test.ops, test.queue_depth, test.bytes, test.buffers, kSectorBytes);
   return test;
 }
 

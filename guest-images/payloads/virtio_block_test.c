@@ -1,6 +1,6 @@
 // The block device (virtio 1.2, 5.2): a pattern is written to places all over the disk with
-// several requests in flight, flushed, read back into other memory and compared; then the
-// answers that must be errors.
+// several requests in flight, flushed, read back into other memory and compared, as often as
+// asked for; then the answers that must be errors.
 #include "bytes.h"
 #include "cpu.h"
 #include "exit.h"
@@ -8,6 +8,7 @@
 #include "mix.h"
 #include "order.h"
 #include "print.h"
+#include "serial.h"
 #include "tsc.h"
 #include "virtio_test.h"
 
@@ -43,7 +44,8 @@ struct Slot {
   bool busy;
   uint16_t head;
   uint64_t place;
-  uint8_t *data;
+  uint8_t *data, *buffers;  // the one in use; test->buffers of them
+  unsigned turn;
 };
 
 struct Disk {
@@ -53,6 +55,7 @@ struct Disk {
   struct VirtioWaiter waiter;
   uint64_t sectors, places;  // a place: test->bytes of the disk
   struct Order order;
+  uint64_t transferred;  // requests that are complete, of the transfer at hand
   struct Slot slots[kMaxDepth];
 };
 
@@ -119,26 +122,27 @@ static struct Slot *Single(struct Disk *disk, uint32_t type, uint64_t sector, ui
   return Complete(disk, expected_status);
 }
 
-// All places of the run once, `type` In or Out, up to the queue depth in flight.
-// Returns the ticks it took.
-static uint64_t Transfer(struct Disk *disk, uint32_t type) {
+// All places of the run, `type` In or Out, up to the queue depth in flight: again and again until
+// `passes` are done, or with 0 until 'q' has come when one is begun. Returns the ticks it took.
+static uint64_t Transfer(struct Disk *disk, uint32_t type, uint64_t passes) {
   const struct VirtioTest *test = disk->test;
-  uint64_t begin = ReadTsc(), submitted = 0, completed = 0;
-  while (completed < test->ops) {
-    for (unsigned i = 0; i < test->queue_depth && submitted < test->ops; i++) {
+  uint64_t begin = ReadTsc(), submitted = 0, end = passes == 0 ? UINT64_MAX : passes * test->ops;
+  for (disk->transferred = 0; disk->transferred < end; disk->transferred++) {
+    for (unsigned i = 0; i < test->queue_depth && submitted < end; i++) {
       struct Slot *slot = &disk->slots[i];
       if (slot->busy || !VirtqueueHasRoom(&disk->queue, kChain)) continue;
-      slot->place = OrderPage(&disk->order, 0, submitted++);
+      slot->place = OrderPage(&disk->order, 0, submitted++ % test->ops);
+      slot->data = slot->buffers + (uint64_t)(slot->turn++ % test->buffers) * test->bytes;
       if (type == kTypeOut)
         FillSlot(disk, slot);
       else
         memset(slot->data, kStatusNone, test->bytes);
       Submit(disk, slot, type, slot->place * (test->bytes / kSectorBytes), test->bytes);
+      if (passes == 0 && submitted % test->ops == 0 && SerialPoll() == 'q') end = submitted;
     }
     VirtqueueKick(&disk->queue);
     struct Slot *slot = Complete(disk, kStatusOk);
     if (type == kTypeIn) CompareSlot(disk, slot);
-    completed++;
   }
   return ReadTsc() - begin;
 }
@@ -169,10 +173,12 @@ static bool Open(struct Disk *disk, const struct VirtioTest *test) {
     FAIL_USAGE("virtio: disk of %lu sectors is too small for ops=%lu of %u bytes\n", disk->sectors,
                test->ops, test->bytes);
   disk->order = OrderMake(disk->places, true, test->seed);
-  uint64_t gpa = MemoryAllocate((uint64_t)test->bytes * test->queue_depth, kPageBytes);
-  if (gpa == 0) FAIL_USAGE("virtio: no RAM left for %u buffers\n", test->queue_depth);
+  uint64_t slot_bytes = (uint64_t)test->bytes * test->buffers;
+  uint64_t gpa = MemoryAllocate(slot_bytes * test->queue_depth, kPageBytes);
+  if (gpa == 0)
+    FAIL_USAGE("virtio: no RAM left for %u buffers\n", test->queue_depth * test->buffers);
   for (unsigned i = 0; i < test->queue_depth; i++)
-    disk->slots[i].data = MemoryPointer(gpa + (uint64_t)i * test->bytes);
+    disk->slots[i].data = disk->slots[i].buffers = MemoryPointer(gpa + i * slot_bytes);
   return true;
 }
 
@@ -190,12 +196,12 @@ enum VirtioTestResult VirtioTestBlock(const struct VirtioTest *test) {
   PrintIdentity(disk);
   bool writable = !(disk->device.features & kFeatureReadOnly);
   if (test->write && writable) {
-    uint64_t write_ns = TicksToNs(Transfer(disk, kTypeOut), test->khz);
+    uint64_t write_ns = TicksToNs(Transfer(disk, kTypeOut, 1), test->khz);
     if (disk->device.features & kFeatureFlush) Single(disk, kTypeFlush, 0, 0, kStatusOk);
     Print("virtio: blk written=%lu bytes=%u ns=%lu\n", test->ops, test->bytes, write_ns);
   }
-  uint64_t read_ns = TicksToNs(Transfer(disk, kTypeIn), test->khz);
-  Print("virtio: blk verified=%lu bytes=%u ns=%lu\n", test->ops, test->bytes, read_ns);
+  uint64_t read_ns = TicksToNs(Transfer(disk, kTypeIn, test->passes), test->khz);
+  Print("virtio: blk verified=%lu bytes=%u ns=%lu\n", disk->transferred, test->bytes, read_ns);
   CheckErrors(disk);
   Print("virtio: blk kicks=%lu interrupts=%u ok\n", disk->queue.kicks,
         VirtioWaiterInterrupts(&disk->waiter));

@@ -11,6 +11,8 @@ struct VirtioTest {
   uint64_t ops;
   uint16_t queue_depth;
   uint32_t bytes;     // of a block request
+  unsigned buffers;   // for each block request in flight, used in turn
+  uint64_t passes;    // of reading; 0: until 'q' comes
   uint64_t features;  // wanted of the ring: indirect descriptors, event index
   bool interrupts;
   bool write;

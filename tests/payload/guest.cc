@@ -21,12 +21,12 @@ std::optional<std::string> cannot_run() {
   return kvm.error().text();
 }
 
-Result<std::unique_ptr<Guest>> Guest::create(const Options& options) {
+Result<std::unique_ptr<Guest>> Guest::create(const Options& options, Disks disks) {
   std::unique_ptr<Guest> guest(new Guest());
   TRY_ASSIGN(guest->machine_, vmm::Machine::create({.memory_bytes = options.memory_bytes,
                                                     .cpus = options.cpus,
                                                     .log_from_start = options.log_from_start}));
-  TRY(guest->add_devices(options));
+  TRY(guest->add_devices(options, std::move(disks)));
   vmm::boot::KernelSpec kernel;
   const std::string& directory = options.payload_directory;
   kernel.kernel_path =
@@ -39,7 +39,7 @@ Result<std::unique_ptr<Guest>> Guest::create(const Options& options) {
 }
 
 Result<std::unique_ptr<Guest>> Guest::restore(const Options& options, base::SectionReader sections,
-                                              const Fill& fill) {
+                                              const Fill& fill, Disks disks) {
   std::unique_ptr<Guest> guest(new Guest());
   TRY_ASSIGN(auto cpuid, vmm::take_cpuid(sections));
   TRY_ASSIGN(guest->machine_, vmm::Machine::create({.memory_bytes = options.memory_bytes,
@@ -47,7 +47,7 @@ Result<std::unique_ptr<Guest>> Guest::restore(const Options& options, base::Sect
                                                     .log_from_start = true,
                                                     .cpuid = std::move(cpuid)}));
   TRY_ASSIGN(guest->pager_, fill(guest->machine_->memory()));
-  TRY(guest->add_devices(options));
+  TRY(guest->add_devices(options, std::move(disks)));
   TRY(guest->machine_->load_state(sections));
   TRY(guest->machine_->set_state(vmm::ClockPolicy::kContinue));
   guest->platform_->freeze();
@@ -58,8 +58,9 @@ Result<std::unique_ptr<Guest>> Guest::restore(const Options& options, base::Sect
   return guest;
 }
 
-Result<void> Guest::add_devices(const Options& options) {
+Result<void> Guest::add_devices(const Options& options, Disks disks) {
   devices::PlatformConfig config;
+  config.disks = std::move(disks);
   config.rng = options.rng;
   TRY_ASSIGN(platform_, devices::Platform::create(*machine_, std::move(config)));
   console_ = base::Fd(::memfd_create("console", MFD_CLOEXEC));

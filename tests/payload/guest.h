@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "devices/platform.h"
 #include "devices/serial_output.h"
@@ -31,14 +32,15 @@ class Guest {
     bool rng = false;
     std::string payload_directory = "";  // empty: where the build put them
   };
+  using Disks = std::vector<virtio::Block::Options>;
   // Loaded and booted, but not running yet: machine().run() does that.
-  static base::Result<std::unique_ptr<Guest>> create(const Options& options);
+  static base::Result<std::unique_ptr<Guest>> create(const Options& options, Disks disks = {});
   // Of a snapshot: `fill` gives it its memory, or returns what brings it, which ends between
   // devices and memory. Not running yet either.
   using Fill = std::function<base::Result<std::shared_ptr<void>>(vmm::GuestMemory&)>;
   static base::Result<std::unique_ptr<Guest>> restore(const Options& options,
                                                       base::SectionReader sections,
-                                                      const Fill& fill);
+                                                      const Fill& fill, Disks disks = {});
   // The order of destruction is the one devices/platform.h asks for.
   ~Guest();
 
@@ -57,7 +59,7 @@ class Guest {
 
  private:
   Guest() = default;
-  base::Result<void> add_devices(const Options& options);
+  base::Result<void> add_devices(const Options& options, Disks disks);
 
   std::unique_ptr<vmm::Machine> machine_;
   std::shared_ptr<void> pager_;

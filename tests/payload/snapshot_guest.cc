@@ -57,20 +57,24 @@ void SnapshotPayloadTest::delay_writes(uint64_t seed) {
 
 void SnapshotPayloadTest::boot(const Guest::Options& options) {
   options_ = options;
-  attach(value_of(Guest::create(options)), std::nullopt);
+  branch_ = value_of(store_->create_branch(std::nullopt, "vm"));
+  Disks disks = make_disks(nullptr);
+  attach(value_of(Guest::create(options, std::move(disks.devices))), disks);
   guest_->machine().run();
 }
 
-void SnapshotPayloadTest::attach(std::unique_ptr<Guest> guest, std::optional<Id> parent) {
+void SnapshotPayloadTest::attach(std::unique_ptr<Guest> guest, const Disks& disks) {
   guest_ = std::move(guest);
-  branch_ = value_of(store_->create_branch(parent, "vm"));
-  live_ = value_of(snapshot::MachineGuest::create(guest_->machine(), guest_->platform(), {}, {}));
+  live_ = value_of(snapshot::MachineGuest::create(guest_->machine(), guest_->platform(),
+                                                  disks.layered, disks.described));
   capture_.emplace(*live_, *store_, *branch_);
 }
 
 void SnapshotPayloadTest::restore_lazily(const Id& id, Pager::Options options) {
   end_guest();
   auto from = value_of(store_->load(id));
+  branch_ = value_of(store_->create_branch(id, "vm"));
+  Disks disks = make_disks(from);
   options.on_damage = end_test;
   auto fill = [&](vmm::GuestMemory& memory) -> base::Result<std::shared_ptr<void>> {
     TRY(snapshot::check_memory(memory, *from));
@@ -78,7 +82,9 @@ void SnapshotPayloadTest::restore_lazily(const Id& id, Pager::Options options) {
     pager_->bring_ahead();
     return pager_;
   };
-  attach(value_of(Guest::restore(options_, value_of(from->sections()), fill)), id);
+  attach(value_of(
+             Guest::restore(options_, value_of(from->sections()), fill, std::move(disks.devices))),
+         disks);
   guest_->machine().run();
 }
 
@@ -99,16 +105,26 @@ Capture::Outcome SnapshotPayloadTest::take(Capture::Options options) {
 }
 
 void SnapshotPayloadTest::expect_stored(const Id& id, const std::vector<std::byte>& memory,
-                                        Pages pages) {
+                                        const Pages& pages) {
   auto snapshot = value_of(store_->load(id));
   uint64_t count = std::min(pages.count, memory.size() / kPageBytes - pages.first);
   std::vector<uint64_t> numbers(count);
   for (uint64_t i = 0; i < count; ++i) numbers[i] = pages.first + i;
-  auto equal = [&](const std::byte* page, uint64_t number) {
-    return std::memcmp(page, memory.data() + number * kPageBytes, kPageBytes) == 0;
+  std::array<std::byte, kPageBytes> page, patched;
+  auto equal = [&](const std::byte* content, uint64_t number) {
+    const uint64_t begin = number * kPageBytes;
+    const std::byte* expected = memory.data() + begin;
+    if (std::memcmp(content, expected, kPageBytes) == 0) return true;
+    std::memcpy(patched.data(), content, kPageBytes);
+    for (const Extent& except : pages.except) {
+      const uint64_t from = std::clamp(except.offset, begin, begin + kPageBytes) - begin;
+      const uint64_t to =
+          std::clamp(except.offset + except.bytes, begin, begin + kPageBytes) - begin;
+      std::memcpy(patched.data() + from, expected + from, to - from);
+    }
+    return std::memcmp(patched.data(), expected, kPageBytes) == 0;
   };
 
-  std::array<std::byte, kPageBytes> page;
   for (uint64_t number : numbers) {
     auto read = snapshot->read_page(kRamSpace, number, page);
     ASSERT_TRUE(read) << read.error().text();

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "snapshot/capture.h"
+#include "snapshot/disk/layered_disk.h"
 #include "snapshot/machine_guest.h"
 #include "snapshot/pager.h"
 #include "snapshot/store/store.h"
@@ -35,15 +36,29 @@ class SnapshotPayloadTest : public testing::Test {
   // Takes a snapshot and keeps what memory was at its instant in at_pause_.
   snapshot::Capture::Outcome take(snapshot::Capture::Options options = {});
 
+  // Bytes of the guest's memory, from its beginning on.
+  struct Extent {
+    uint64_t offset = 0, bytes = 0;
+  };
   struct Pages {
     uint64_t first = 0, count = UINT64_MAX;
+    std::vector<Extent> except = {};  // what may be anything
   };
   // By the store's reader, by what an eager and a lazy restore fill memory with, and in the
   // exported file.
   void expect_stored(const snapshot::Id& id, const std::vector<std::byte>& memory) {
     expect_stored(id, memory, {});
   }
-  void expect_stored(const snapshot::Id& id, const std::vector<std::byte>& memory, Pages pages);
+  void expect_stored(const snapshot::Id& id, const std::vector<std::byte>& memory,
+                     const Pages& pages);
+
+  struct Disks {
+    Guest::Disks devices;
+    std::vector<snapshot::LayeredDisk*> layered;
+    std::vector<snapshot::Disk> described;
+  };
+  // Those of the guest that is made now, on branch_: one that boots, or (not null) of a snapshot.
+  virtual Disks make_disks(const std::shared_ptr<const snapshot::Snapshot>& /*of*/) { return {}; }
 
   test::TemporaryDirectory directory_;
   std::unique_ptr<snapshot::Store> store_;
@@ -56,7 +71,7 @@ class SnapshotPayloadTest : public testing::Test {
   std::vector<std::byte> at_pause_;
 
  private:
-  void attach(std::unique_ptr<Guest> guest, std::optional<snapshot::Id> parent);
+  void attach(std::unique_ptr<Guest> guest, const Disks& disks);
 
   Guest::Options options_;
 };
