@@ -324,7 +324,9 @@ Result<void> Capture::Run::finish() {
   notes.config = options.config;
   notes.pause_ns = outcome.pause.total();
   TRY_ASSIGN(auto snapshot, commit->finish(sections, notes));
-  outcome.bytes = snapshot->manifest().stored_bytes;
+  // As the store's list has them: in a full one all that is zero counts.
+  outcome.pages.zero = snapshot->manifest().zero_pages;
+  outcome.bytes = snapshot->manifest().stored_bytes + snapshot->manifest_bytes();
   // Real from here on: what it holds need not be captured again.
   std::ranges::fill(capture.epoch_, 0);
   guest().committed(snapshot);

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <regex>
 #include <set>
 #include <thread>
 
@@ -47,6 +48,15 @@ class SnapshotCommandTest : public testing::Test {
     std::filesystem::directory_iterator all(store_ + "/" + folder);
     return static_cast<size_t>(std::distance(begin(all), end(all)));
   }
+  uint64_t bytes_in(std::initializer_list<const char*> folders) const {
+    uint64_t bytes = 0;
+    for (const char* folder : folders) {
+      for (const auto& file : std::filesystem::directory_iterator(store_ + "/" + folder)) {
+        bytes += file.file_size();
+      }
+    }
+    return bytes;
+  }
   // Begins a snapshot and returns when its pack is there: much is still to be copied then.
   std::unique_ptr<VmProcess> begin_snapshot() {
     size_t before = files("packs");
@@ -70,6 +80,75 @@ class SnapshotCommandTest : public testing::Test {
   test::TemporaryDirectory directory_;
   std::string store_ = directory_.file("store");
 };
+
+// What it prints for programs is what `list` and `inspect` say of the snapshot, and the files.
+TEST_F(SnapshotCommandTest, ItsResultIsWhatTheStoreHolds) {
+  auto vm = run("size=8M rate=20000 zero=20 verify=1", "64M");
+  for (size_t i = 0; i < 3; ++i) {
+    SCOPED_TRACE(i);
+    Finished taken = run_minivmm({"snapshot", "vm", "--json"});
+    ASSERT_EQ(taken.status, 0) << taken.output;
+    const json result = json::parse(taken.output, nullptr, false);
+    ASSERT_TRUE(result.is_object()) << taken.output;
+    const json rows = listed();
+    ASSERT_EQ(rows.size(), i + 1);
+    const json row = rows[i];
+    const std::string id = result.value("id", "");
+    Finished inspected = run_minivmm({"inspect", store_ + "@" + id, "--json"});
+    ASSERT_EQ(inspected.status, 0) << inspected.output;
+    const json whole = json::parse(inspected.output, nullptr, false);
+
+    EXPECT_EQ(id, row["id"]);
+    EXPECT_EQ(id, whole["id"]);
+    EXPECT_EQ(result["kind"], i == 0 ? "full" : "incremental");
+    for (const char* name : {"kind", "pause_ns"}) {
+      EXPECT_EQ(result[name], row[name]) << name;
+      EXPECT_EQ(result[name], whole[name]) << name;
+    }
+    EXPECT_EQ(result["pages"], row["ram_pages"]);
+    EXPECT_EQ(result["pages"], whole["own"]["ram_pages"]);
+    EXPECT_EQ(result["zero_pages"], row["zero_pages"]);
+    EXPECT_EQ(result["zero_pages"], whole["own"]["zero_pages"]);
+    EXPECT_EQ(result["bytes"], row["bytes"]);
+    EXPECT_EQ(result["bytes"], whole["own"].value("stored_bytes", uint64_t{0}) +
+                                   std::filesystem::file_size(store_ + "/snap/" + id));
+    EXPECT_EQ(result["pages"] == whole["ram"]["data"], i == 0);
+    EXPECT_GT(result["pages"], i == 0 ? 1024 : 0);
+    // Later there are merged indexes as well, which are no snapshot's own.
+    if (i == 0) {
+      EXPECT_EQ(result["bytes"], bytes_in({"packs", "runs", "snap"}));
+    }
+
+    uint64_t steps = 0;
+    for (const char* step : {"stop", "barrier", "log", "stage", "state", "run"}) {
+      EXPECT_GT(result["pause_steps_ns"].value(step, uint64_t{0}), 0u) << step;
+      steps += result["pause_steps_ns"].value(step, uint64_t{0});
+    }
+    EXPECT_EQ(result["pause_ns"], steps);
+    EXPECT_GE(result["total_ns"], result["pause_ns"]);
+    EXPECT_GE(result["copied_pages"].get<uint64_t>(), result["pages"].get<uint64_t>());
+  }
+}
+
+// And so is what it prints for people.
+TEST_F(SnapshotCommandTest, ItsLineNamesIdKindPagesAndSize) {
+  auto vm = run("size=8M rate=20000 verify=1", "64M");
+  for (const char* kind : {"full", "incremental"}) {
+    Finished taken = run_minivmm({"snapshot", "vm"});
+    ASSERT_EQ(taken.status, 0) << taken.output;
+    const json row = listed().back();
+    static const std::regex kLine(
+        R"(([0-9a-f]{32})  ([a-z]+)  (\d+) pages, ([\d.]+) ([KM]iB) written, pause ([\d.]+ [mu]?s), )"
+        R"([\d.]+ [mu]?s in all\n  \d+ rounds; pause: stop .*\n[^]*)");
+    std::smatch line;
+    ASSERT_TRUE(std::regex_match(taken.output, line, kLine)) << taken.output;
+    EXPECT_EQ(line[1], row.value("id", ""));
+    EXPECT_EQ(line[2], kind);
+    EXPECT_EQ(line[3], std::to_string(row.value("ram_pages", uint64_t{0})));
+    const double unit = line[5] == "KiB" ? 1024 : 1024 * 1024;
+    EXPECT_NEAR(std::stod(line[4]), row.value("bytes", 0.0) / unit, 0.051);
+  }
+}
 
 TEST_F(SnapshotCommandTest, ASignalTakesOneAndTheTermSignalTheLast) {
   VmProcess vm({"run", "--kernel", MINIVMM_PAYLOAD_DIRECTORY "/dirty.elf", "--cmdline",
