@@ -42,7 +42,7 @@ class RestorePausedTest : public testing::TestWithParam<const char*> {
     const auto end = std::chrono::steady_clock::now() + linux_tests::kPatience;
     for (;;) {
       std::string state = state_of(name);
-      bool answers = !state.empty() && state != "No answer";
+      bool answers = !state.empty() && state != "No answer" && state != "Not started";
       if (answers || std::chrono::steady_clock::now() > end) return state;
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
