@@ -40,7 +40,10 @@ Result<bool> CloneLink::wait_to_begin(Foreground& foreground) {
   if (!made_ahead_) return true;
   if (!tell(fd_, kReady)) return false;
   TRY_ASSIGN(bool readable, foreground.wait(fd_.get()));
-  return readable && hear(fd_) == kBegin;
+  bool wanted = readable && hear(fd_) == kBegin;
+  // Nothing more is to be sent here: it takes a while to take a machine apart.
+  if (!wanted) fd_.reset();
+  return wanted;
 }
 
 void CloneLink::say_running() {
@@ -107,6 +110,9 @@ void CloneSet::take_signal() {
     if (signal == SIGCHLD) {
       reap();
     } else {
+      more_requests_ = false;
+      requests_ = 0;
+      if (made_ahead_) serve_requests();
       for (const Clone& clone : clones_) ::kill(clone.pid, signal);
     }
   }
@@ -132,9 +138,12 @@ void CloneSet::read_requests(int input) {
   if (count < 0 && (errno == EINTR || errno == EAGAIN)) return;
   if (count <= 0) {
     more_requests_ = false;
+    if (half_a_line_) ++requests_;
     return;
   }
-  requests_ += static_cast<uint64_t>(std::count(text.begin(), text.begin() + count, '\n'));
+  auto end = text.begin() + count;
+  requests_ += static_cast<uint64_t>(std::count(text.begin(), end, '\n'));
+  half_a_line_ = end[-1] != '\n';
 }
 
 void CloneSet::take_state(Clone& clone) {

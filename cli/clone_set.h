@@ -49,9 +49,9 @@ class CloneSet {
   // is left.
   base::Result<std::optional<CloneLink>> add(const std::string& name);
 
-  // Until all have ended. Where they are made ahead, each line of `input` starts one; those that
-  // were not started when it ends are let go. The exit status: 0 where each clone's was, else the
-  // first other one.
+  // Until all have ended. Where they are made ahead, each line of `input` starts one, or is used up
+  // by one that fails to; those that were not started when it ends, or when a signal asks for the
+  // end, are let go. The exit status: 0 where each clone's was, else the first other one.
   base::Result<int> stay(int input);
   void kill_all() const;
 
@@ -77,6 +77,7 @@ class CloneSet {
   std::vector<Clone> clones_;
   uint64_t requests_ = 0;  // not served yet
   bool more_requests_ = true;
+  bool half_a_line_ = false;  // what was read last has no end yet
   int status_ = 0;
 };
 

@@ -35,14 +35,36 @@ void log_scheduled(const Result<snapshot::Capture::Outcome>& outcome) {
 
 }  // namespace
 
+void DiskFullRelay::tell(const std::string& message) {
+  std::lock_guard lock(mutex_);
+  message_ = message;
+  // It only wakes a thread: who tells may hold a lock that a vCPU waits for on its way to a pause.
+  if (to_ != nullptr) to_->disk_full(message);
+}
+
+void DiskFullRelay::attach(snapshot::SnapshotService* to) {
+  std::lock_guard lock(mutex_);
+  to_ = to;
+  if (to_ != nullptr && message_) to_->disk_full(*message_);
+}
+
+bool DiskFullRelay::told() const {
+  std::lock_guard lock(mutex_);
+  return message_.has_value();
+}
+
 MachineProcess::~MachineProcess() {
   server.reset();
+  disk_full.attach(nullptr);
   snapshots.reset();
+  guest.reset();
   if (machine) machine->halt_threads();
   // Takes what the serial port, which is the platform's, has still to say.
   console.reset();
   // Device threads may wait for a page: they end before the pager does.
   platform.reset();
+  // Not handed on: the guest never ran.
+  if (branch) branch->discard();
 }
 
 Result<void> make_platform(MachineProcess& process, const RunOptions& options, MachineDisks disks) {
@@ -63,9 +85,9 @@ Result<void> make_platform(MachineProcess& process, const RunOptions& options, M
   return {};
 }
 
-OnDiskFull pause_on_full(MachineProcess& process) {
-  // Called with a device's lock held, which a vCPU on its way to be paused may wait for.
-  return [&process](const std::string& message) { process.snapshots->disk_full(message); };
+void let_guest_run(MachineProcess& process) {
+  process.machine->run();
+  if (process.disk_full.told()) process.machine->pause();
 }
 
 Result<void> start_snapshots(MachineProcess& process, const RunOptions& options) {
@@ -91,6 +113,7 @@ Result<void> start_snapshots(MachineProcess& process, const RunOptions& options)
   TRY_ASSIGN(process.snapshots,
              snapshot::SnapshotService::start(std::move(config), std::move(process.guest),
                                               process.store, std::move(process.branch)));
+  process.disk_full.attach(process.snapshots.get());
   return {};
 }
 

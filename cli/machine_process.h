@@ -4,6 +4,9 @@
 
 #include <atomic>
 #include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
 
 #include "cli/control_server.h"
 #include "cli/foreground.h"
@@ -18,9 +21,25 @@
 
 namespace cli {
 
+// Brings the word that a disk's file system is full from the disks, which are there first, to who
+// takes snapshots and pauses the machine. Any thread, with any lock held.
+class DiskFullRelay {
+ public:
+  void tell(const std::string& message);
+  // Null: nobody any more. A word that came before is passed on now.
+  void attach(snapshot::SnapshotService* to);
+  bool told() const;
+
+ private:
+  mutable std::mutex mutex_;
+  snapshot::SnapshotService* to_ = nullptr;
+  std::optional<std::string> message_;
+};
+
 // Each part uses those above it, so they are destroyed from below: first nobody asks any more, then
 // no snapshot is being taken, then no vCPU calls a device, then nobody waits for a page.
 struct MachineProcess {
+  DiskFullRelay disk_full;
   std::unique_ptr<GuestConsole> console;
   std::shared_ptr<snapshot::Store> store;  // null: none yet
   std::unique_ptr<vmm::Machine> machine;
@@ -48,8 +67,8 @@ base::Result<void> start_snapshots(MachineProcess& process, const RunOptions& op
 // From here on others may ask for things. The guest may run already.
 base::Result<void> serve(MachineProcess& process, const RunOptions& options);
 
-// Passes on that a disk has no space for what the guest writes: the machine is paused.
-OnDiskFull pause_on_full(MachineProcess& process);
+// Where a disk was full before the machine ran, it is paused again.
+void let_guest_run(MachineProcess& process);
 
 // Stays with the machine until it ends; `process` is complete, the machine runs or is paused.
 vmm::StopReason stay_with(MachineProcess& process, const RunOptions& options,

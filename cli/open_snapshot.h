@@ -1,4 +1,4 @@
-// Opens what STORE@ID names, for the commands that read a snapshot.
+// Opens what STORE@ID names, for the commands that read a snapshot; finds a branch.
 #pragma once
 
 #include <memory>
@@ -17,5 +17,8 @@ struct OpenSnapshot {
 };
 
 base::Result<OpenSnapshot> open_snapshot(const std::string& name);
+
+// What a machine left whose branch's id begins with `prefix`.
+base::Result<snapshot::HeadInfo> find_head(const snapshot::Store& store, const std::string& prefix);
 
 }  // namespace cli

@@ -124,7 +124,9 @@ Result<void> prepare(MachineProcess& process, const SnapshotRef& from, const Run
   TRY(snapshot::check_memory(process.machine->memory(), *from));
   TRY(fill_memory(process, from, asked));
   TRY_ASSIGN(MachineDisks disks, open_restored_disks(options, *process.store, from, *process.branch,
-                                                     pause_on_full(process)));
+                                                     [&process](const std::string& message) {
+                                                       process.disk_full.tell(message);
+                                                     }));
   return make_platform(process, options, std::move(disks));
 }
 
@@ -143,16 +145,17 @@ Result<void> set_state(MachineProcess& process, base::SectionReader& sections,
 
 Result<int> restore_machine(const RestoreOptions& asked) {
   TRY_ASSIGN(auto foreground, Foreground::create());
-  MachineProcess process;
-  TRY_ASSIGN(process.store, snapshot::Store::open(asked.snapshot.store));
-  TRY_ASSIGN(snapshot::Id id, process.store->resolve(asked.snapshot.id_prefix));
-  TRY_ASSIGN(SnapshotRef from, process.store->load(id));
+  TRY_ASSIGN(std::shared_ptr<snapshot::Store> store, snapshot::Store::open(asked.snapshot.store));
+  TRY_ASSIGN(snapshot::Id id, store->resolve(asked.snapshot.id_prefix));
+  TRY_ASSIGN(SnapshotRef from, store->load(id));
   TRY_ASSIGN(RunOptions saved, parse_saved_config(from->manifest().config));
   TRY_ASSIGN(RunOptions options, merge(saved, asked));
   TRY_ASSIGN(std::string directory, prepare_runtime_dir());
   TRY_ASSIGN(VmName name, VmName::claim(directory, options.name, options.api_socket));
   options.name = name.name();
   options.api_socket = name.socket();
+  MachineProcess process;
+  process.store = std::move(store);
   TRY_ASSIGN(process.branch, snapshot::Branch::create(*process.store, from, options.name));
   TRY_ASSIGN(base::SectionReader sections, from->sections());
   TRY(prepare(process, from, options, asked, sections, *foreground));
@@ -163,8 +166,12 @@ Result<int> restore_machine(const RestoreOptions& asked) {
   TRY(set_state(process, sections, asked.clock));
   TRY(start_snapshots(process, options));
   process.complete = true;
-  if (!asked.paused) process.machine->run();
-  TRY(serve(process, options));
+  // A socket that was asked for may be impossible, and the guest is not to run for nothing then;
+  // otherwise it need not wait for it.
+  bool chosen_socket = !asked.host.api_socket.empty();
+  if (chosen_socket) TRY(serve(process, options));
+  if (!asked.paused) let_guest_run(process);
+  if (!chosen_socket) TRY(serve(process, options));
   if (process.pager) process.pager->bring_ahead();
   if (asked.link != nullptr) asked.link->say_running();
   return report_end(stay_with(process, options, *foreground));

@@ -34,7 +34,10 @@ Result<void> assemble(MachineProcess& process, const RunOptions& options, Foregr
     TRY_ASSIGN(process.store, snapshot::Store::open_or_create(options.snapshots.store));
     TRY_ASSIGN(process.branch, process.store->create_branch(std::nullopt, options.name));
   }
-  TRY_ASSIGN(MachineDisks disks, open_disks(options, process.store.get(), pause_on_full(process)));
+  TRY_ASSIGN(MachineDisks disks,
+             open_disks(options, process.store.get(), [&process](const std::string& message) {
+               process.disk_full.tell(message);
+             }));
   TRY(make_platform(process, options, std::move(disks)));
   TRY(load_guest(*process.machine, options));
   TRY(start_snapshots(process, options));
@@ -53,7 +56,7 @@ Result<int> run_machine(const RunOptions& asked) {
   options.api_socket = name.socket();
   MachineProcess process;
   TRY(assemble(process, options, *foreground));
-  process.machine->run();
+  let_guest_run(process);
   return report_end(stay_with(process, options, *foreground));
 }
 

@@ -114,7 +114,7 @@ Result<void> Capture::Run::begin() {
   TRY(guest().fetch_dirty(pending));
   add_bits(capture.epoch_, pending);
   last_look = make_page_bits(ram_pages);
-  std::ranges::fill(last_look, 0);  // no page of it is to be missing in the pause
+  last_look.touch();  // no page of it is to be missing in the pause
 
   // Space is taken now: a full disk is to be met here, before anything was done.
   TRY_ASSIGN(pack, commit->create_pack((count_bits(pending) + 1) * kPageBytes));

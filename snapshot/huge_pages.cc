@@ -19,7 +19,8 @@ HugePages::HugePages(vmm::GuestMemory& memory) {
     uint64_t pages = region.size / kPageBytes;
     bool aligned = first % kPages == 0 && reinterpret_cast<uintptr_t>(region.host) % kBytes == 0;
     // A host that promises no memory it has not (vm.overcommit_memory=2) may refuse as much again.
-    // Made as guest memory is, or the kernel would keep apart what is put side by side.
+    // Made as guest memory is, and is again when it is no longer watched: the kernel would keep
+    // apart what is put side by side otherwise.
     if (auto aside = base::Mapping::huge(region.size); aligned && aside) {
       parts_.push_back({first, pages, region.host, std::move(*aside)});
     }

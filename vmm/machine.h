@@ -3,6 +3,7 @@
 // machine's destruction of its vCPU threads (halt_threads()).
 //
 // create() → devices attach → boot() → run() … pause()/run() … → a StopReason.
+// create() → load_state() → devices attach → set_state() → devices restored → run() … (restored)
 // pause(), run() and stop() may be called from any thread that is not a vCPU's.
 //
 // The guest runs while the user lets it (run(), pause()), nobody holds it (hold(), release()) and

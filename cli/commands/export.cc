@@ -62,15 +62,6 @@ void print_written(json of, const std::vector<std::string>& files, bool as_json)
   for (const std::string& path : files) fmt::print("{}\n", path);
 }
 
-base::Result<snapshot::HeadInfo> find_head(const snapshot::Store& store,
-                                           const std::string& prefix) {
-  TRY_ASSIGN(auto heads, store.heads());
-  std::erase_if(heads, [&](const auto& head) { return !head.branch.text().starts_with(prefix); });
-  if (heads.size() == 1) return heads[0];
-  return base::fail(fmt::format("{} branches of the store begin with '{}': see minivmm list",
-                                heads.empty() ? "no" : "several", prefix));
-}
-
 base::Result<int> export_head(const ExportOptions& options) {
   if (!options.memory.empty() || !options.core.empty())
     return base::fail("--head: a machine that ended left its disks, no memory: say --disk N=F");

@@ -6,6 +6,7 @@
 
 #include "cli/commands/command.h"
 #include "cli/exit_status.h"
+#include "cli/open_snapshot.h"
 #include "cli/parsed_option.h"
 #include "cli/size.h"
 #include "cli/snapshot_name.h"
@@ -23,6 +24,7 @@ struct Options {
   std::string store;
   std::optional<uint64_t> keep;
   std::vector<std::string> remove;  // beginnings of ids
+  std::vector<std::string> heads;   // of branches
   bool dry_run = false;
   bool as_json = false;
 };
@@ -37,7 +39,25 @@ json ids_json(const std::vector<Id>& ids) {
   return list;
 }
 
-void print_report(const PruneReport& report, bool dry_run) {
+// They go first: what only they continue can be pruned then.
+base::Result<std::vector<Id>> forget_heads(snapshot::Store& store, const Options& options) {
+  std::vector<Id> forgotten;
+  for (const std::string& prefix : options.heads) {
+    TRY_ASSIGN(snapshot::HeadInfo head, find_head(store, prefix));
+    if (head.alive) {
+      return base::fail(fmt::format("the machine of branch {} runs: stop it first, minivmm stop {}",
+                                    head.branch.text(), plain_text(head.vm_name)));
+    }
+    forgotten.push_back(head.branch);
+  }
+  if (options.dry_run) return forgotten;
+  for (const Id& branch : forgotten) TRY(store.remove_head(branch));
+  return forgotten;
+}
+
+void print_report(const PruneReport& report, const std::vector<Id>& forgotten, bool dry_run) {
+  for (const Id& branch : forgotten)
+    fmt::print("{} branch {}\n", dry_run ? "would forget" : "forgot", branch.text());
   std::vector<Id> all = report.removed;
   all.insert(all.end(), report.in_use.begin(), report.in_use.end());
   for (const Id& id : report.removed)
@@ -54,9 +74,10 @@ void print_report(const PruneReport& report, bool dry_run) {
 }
 
 base::Result<int> prune(const Options& options) {
-  if (!options.keep && options.remove.empty())
-    return base::fail("nothing to prune: say --keep N or --delete ID");
+  if (!options.keep && options.remove.empty() && options.heads.empty())
+    return base::fail("nothing to prune: say --keep N, --delete ID or --head BRANCH");
   TRY_ASSIGN(auto store, snapshot::Store::open(options.store));
+  TRY_ASSIGN(std::vector<Id> forgotten, forget_heads(*store, options));
   snapshot::PruneOptions wanted;
   wanted.keep = options.keep;
   wanted.dry_run = options.dry_run;
@@ -67,11 +88,12 @@ base::Result<int> prune(const Options& options) {
   TRY_ASSIGN(PruneReport report, store->prune(wanted));
   if (options.as_json) {
     print_json({{"dry_run", options.dry_run},
+                {"forgotten", ids_json(forgotten)},
                 {"removed", ids_json(report.removed)},
                 {"in_use", ids_json(report.in_use)},
                 {"freed_bytes", report.freed_bytes}});
   } else {
-    print_report(report, options.dry_run);
+    print_report(report, forgotten, options.dry_run);
   }
   // Who names a snapshot wants it gone.
   bool refused = !options.remove.empty() && !report.in_use.empty();
@@ -88,6 +110,10 @@ Command add_prune(CLI::App& root) {
              "keep the newest N of each branch, remove the others", "N");
   add_parsed_list(*app, "--delete", options->remove, parse_id_prefix,
                   "remove this one; may be given several times", "ID");
+  add_parsed_list(*app, "--head", options->heads, parse_id_prefix,
+                  "forget what a machine that ended wrote to its disks after its last snapshot "
+                  "(see list; export --head keeps it); may be given several times",
+                  "BRANCH");
   app->add_flag("--dry-run", options->dry_run, "say what would go, remove nothing");
   app->add_flag("--json", options->as_json, "for programs");
   app->footer(
@@ -96,7 +122,8 @@ continues, running or to be restored, stays; so does one that is being restored.
 meanwhile.
 Examples:
   minivmm prune job1.store --keep 10
-  minivmm prune job1.store --delete a91f --delete 77c0 --dry-run)");
+  minivmm prune job1.store --delete a91f --delete 77c0 --dry-run
+  minivmm prune job1.store --head 3fc0)");
   return {app, [options] { return prune(*options); }};
 }
 

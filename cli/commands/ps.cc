@@ -22,8 +22,8 @@ struct PsOptions {
   bool names_only = false;
 };
 
-// A machine that does not answer is listed all the same: it may be a clone that is made ahead, or
-// be busy.
+// A machine that does not answer is listed all the same: it may be busy. One without a socket is
+// still being made, or is a clone made ahead (`kill` lets it go).
 std::string silent_state(const RunningVm& vm) {
   return ::access(vm.socket.c_str(), F_OK) == 0 ? "No answer" : "Not started";
 }

@@ -88,7 +88,7 @@ Command add_restore(CLI::App& root) {
           "  minivmm restore /srv/snapshots/job1 --disk root.img\n"
           "  minivmm restore /srv/snapshots/job1@3fa9 --name try2 --disk root.img\n"
           "  minivmm restore warm.store --clones 100 --disk root.img\n"
-          "  minivmm restore warm.store --clones 100 --warm --disk root.img <requests.fifo\n"
+          "  minivmm restore warm.store --clones 100 --warm --disk root.img <>requests.fifo\n"
           "  minivmm restore w.store --clones 9 --net tap=vm% --vsock-path /tmp/v% "
           "--vsock-cid 100\n"
           "  minivmm restore job1.store --eager --paused --clock catchup\n\n") +

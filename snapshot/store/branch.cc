@@ -52,6 +52,21 @@ Branch::~Branch() {
   (void)storage.remove_directory(branch_directory(id()));
 }
 
+void Branch::discard() {
+  assert(!committing_);
+  if (head_.layers.empty()) return;
+  // Durably before its layers go: a HEAD that names missing ones would be damage. Where that does
+  // not succeed it stays, as if the guest had run.
+  Storage& storage = store_.storage();
+  if (!storage.remove(head_name(id()))) return;
+  if (!storage.sync_directory(branch_directory(id()))) return;
+  for (const Head::Layer& layer : head_.layers) {
+    (void)storage.remove(layer_name(layer.disk, layer.id));
+    (void)storage.remove(layer_log_name(layer.disk, layer.id));
+  }
+  head_.layers.clear();
+}
+
 std::shared_ptr<const Snapshot> Branch::parent() const {
   std::lock_guard lock(mutex_);
   return parent_;

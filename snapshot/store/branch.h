@@ -43,6 +43,10 @@ class Branch {
   // what the guest wrote after the last snapshot is there until Store::remove_head().
   ~Branch();
 
+  // The guest never ran: what there is of its disks goes with the branch. Nobody uses its layers
+  // any more; called last.
+  void discard();
+
   const Id& id() const { return id_; }
   const std::string& vm_name() const { return vm_name_; }
   // The last snapshot of this machine, held; null before the first.

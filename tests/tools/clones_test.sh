@@ -119,12 +119,40 @@ until_true runs "$second"
 began=$(round_of "warm-${second#w-}.txt" head)
 same "$second goes on from round $rounds, not $began" "$((began >= 1 && began <= rounds + 4))" 1
 same "its chain goes on" "$("$minivmm" snapshot "$second" --json | jq -r .kind)" incremental
+# One that is killed while it waits costs no request.
+victim=$(jq -r 'select(.state == "ready").name' warm.txt | grep -vx -e "$first" -e "$second" | head -1)
+kill -TERM "$("$minivmm" ps --json | jq -r ".[] | select(.name == \"$victim\").pid")"
+until_true in_state ended 1
+layers() { find store/layers store/heads -type f | wc -l; }
+before=$(layers)
 exec 3>&-
 until_true in_state ended 2
 same "let go: status" "$(jq -r 'select(.state == "ended").status' warm.txt | xargs)" "0 0"
+# HEAD and lock, the layer and its log.
+same "let go: nothing of it stays in the store" "$(layers)" $((before - 4))
 for name in "$first" "$second"; do "$minivmm" stop "$name" --force >/dev/null; done
 wait "$warm_pid"
 same "failures of those made ahead" "$(grep -l FAIL warm-*.txt)" ""
+
+# More requests than clones; a signal to all lets those go that wait.
+"$minivmm" restore "store@$begin" --clones 1 --warm --disk disk.img --name m --json \
+    >warm.txt 2>warm.err < <(printf '\n\n\n') &
+more_pid=$!
+until_true grep -q "no clone is left" warm.err
+until_true in_state started 1
+"$minivmm" stop m-1 --force >/dev/null
+wait "$more_pid"
+same "more than there are: status" "$?" 195
+same "more than there are" "$(jq -r .state warm.txt | xargs)" "ready started ended"
+"$minivmm" restore store --clones 2 --warm --disk disk.img --name s --json >warm.txt <requests &
+warm_pid=$!
+exec 3>requests
+until_true in_state ready 2
+kill -TERM "$warm_pid"
+wait "$warm_pid"
+same "a signal: status" "$?" 0
+same "a signal" "$(jq -r .state warm.txt | sort | uniq -c | xargs)" "2 ended 2 ready"
+exec 3>&-
 
 # Whoever waits ends with the process that would start it.
 "$minivmm" restore store --clones 2 --warm --disk disk.img --name k --json >warm.txt <requests &

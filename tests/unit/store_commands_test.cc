@@ -220,6 +220,27 @@ TEST_F(StoreCommands, PruneKeepsWhatAMachineContinues) {
   EXPECT_EQ(run_json({"list", store.path()})["snapshots"].size(), 2u);
 }
 
+TEST_F(StoreCommands, PruneForgetsAMachineThatEnded) {
+  store.write_disk({{9, 5}});
+  std::string branch = store.branch().id().text();
+  std::vector<std::string> words{"prune", store.path(), "--head", branch.substr(0, 8)};
+  EXPECT_EQ(run(words), kFailure);
+  EXPECT_THAT(err, HasSubstr("runs: stop it first"));
+  store.stop_machine();
+  words.push_back("--dry-run");
+  EXPECT_EQ(run_json(words)["forgotten"], json({branch}));
+  EXPECT_EQ(run_json({"list", store.path()})["branches"].size(), 1u);
+  words.back() = "--delete";
+  words.push_back(ids[1].text());
+  json report = run_json(words);
+  EXPECT_EQ(report["forgotten"], json({branch}));
+  EXPECT_EQ(report["removed"], json({ids[1].text()})) << "nobody continues it any more";
+  json listed = run_json({"list", store.path()});
+  EXPECT_EQ(listed["branches"].size(), 0u);
+  EXPECT_EQ(listed["snapshots"].size(), 1u);
+  EXPECT_EQ(run({"verify", store.path()}), kSuccess) << out;
+}
+
 TEST_F(StoreCommands, ExportWritesAndRefusesToOverwrite) {
   std::string memory = store.file("memory"), disk = store.file("disk");
   EXPECT_EQ(run({"export", at(0), "--memory", memory, "--disk", "0=" + disk, "--disk-base",

@@ -1,6 +1,6 @@
 // A fixed number of zeroes that take memory once they are touched: for bitmaps of guest memory,
 // which a machine has from its start and hardly ever fills. Who must not wait for memory later
-// fills it first.
+// touches it first.
 #pragma once
 
 #include <cstddef>
@@ -28,6 +28,13 @@ class ZeroedArray {
     data_ = std::move(other.data_);
     size_ = std::exchange(other.size_, 0);
     return *this;
+  }
+
+  // All of it takes memory now.
+  void touch() {
+    constexpr size_t kStep = 4096 / sizeof(T);
+    for (size_t i = 0; i < size_; i += kStep) static_cast<volatile T*>(data())[i] = 0;
+    if (size_ > 0) static_cast<volatile T*>(data())[size_ - 1] = 0;
   }
 
   size_t size() const { return size_; }
