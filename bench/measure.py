@@ -32,12 +32,12 @@ class Bench(Stalls, Restored):
         self.names = 0
         self.failed = False
 
-    def chain(self, store, snapshots, size_mib, rate=10000):
+    def chain(self, store, snapshots, size_mib, rate=10000, memory=None):
         """A store that `minivmm restore` takes."""
         self.names += 1
         name = f"bench{os.getpid()}-{self.names}"
         guest = subprocess.Popen(
-            [self.minivmm, "run", "--kernel", self.payload, "--memory", f"{self.memory}M",
+            [self.minivmm, "run", "--kernel", self.payload, "--memory", f"{memory or self.memory}M",
              "--cmdline", f"size={size_mib}M rate={rate} poll=2", "--name", name,
              "--store", store], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         try:
@@ -104,6 +104,12 @@ class Bench(Stalls, Restored):
                            (">=", 0.9), "fio read, MB/s", statistics.median(theirs),
                            spread(ours) + " MB/s")
 
+    def largest_run(self, store, what):
+        """Of the store's index: what one merge wrote at most."""
+        runs = [os.path.getsize(f"{store}/runs/{name}") for name in os.listdir(f"{store}/runs")]
+        self.table.add(f"largest index run to RAM, {what}", max(runs) / (self.memory * MIB), "",
+                       ("<=", 0.004), spread=f"{len(runs)} runs, {sum(runs)} bytes")
+
     # --- restore ---
 
     def ids(self, store):
@@ -152,19 +158,19 @@ class Bench(Stalls, Restored):
 
     def restores(self):
         lengths = (1, 100) if self.quick else (1, 10, 100, 1000)
+        sizes = {self.memory: lengths, 4 * self.memory: (lengths[0], lengths[-1])}
         runs = 5 if self.quick else 31
-        stores = {}
-        for length in lengths:
-            stores[length] = f"{self.work}/chain{length}"
-            self.chain(stores[length], length, 64)
-        times = {(length, cache): [] for length in lengths for cache in ("warm", "cold")}
-        newest = {length: self.ids(stores[length])[-1] for length in lengths}
+        chains = [(memory, length) for memory in sizes for length in sizes[memory]]
+        stores = {chain: f"{self.work}/chain{chain[0]}-{chain[1]}" for chain in chains}
+        for memory, length in chains:
+            self.chain(stores[memory, length], length, 64, memory=memory)
+        times = {(chain, cache): [] for chain in chains for cache in ("warm", "cold")}
+        newest = {chain: self.ids(stores[chain])[-1] for chain in chains}
         for _ in range(runs):
-            for length, cache in times:
+            for chain, cache in times:
                 if cache == "cold":
-                    self.forget(stores[length])
-                times[length, cache].append(
-                    self.restore(stores[length], newest[length], "--lazy"))
+                    self.forget(stores[chain])
+                times[chain, cache].append(self.restore(stores[chain], newest[chain], "--lazy"))
         program = []
         for _ in range(runs):
             start = now_ns()
@@ -172,12 +178,12 @@ class Bench(Stalls, Restored):
             os.waitpid(pid, 0)
             program.append((now_ns() - start) / 1e6)
         theirs = self.qemu_restores(runs)
-        for (length, cache), measured in times.items():
+        for ((memory, length), cache), measured in times.items():
             own = [(total - kvm) / 1e6 for total, kvm, _, _ in measured]
             cpu = [(cpu - kvm) / 1e6 for _, _, cpu, kvm in measured]
             total = [total / 1e6 for total, *_ in measured]
             kvm = statistics.median(kvm for _, kvm, _, _ in measured) / 1e6
-            name = f"restore, lazy, chain of {length}, {cache}"
+            name = f"restore, lazy, {memory >> 10 or 0.5:g} GiB, chain of {length}, {cache}"
             self.table.add(f"{name}: own part", statistics.median(own), "ms", ("<=", 1),
                            "exec of /bin/true", statistics.median(program), spread(own))
             self.table.add("  of that CPU time, exec not counted", statistics.median(cpu), "ms",
@@ -185,18 +191,19 @@ class Bench(Stalls, Restored):
             self.table.add("  until the guest runs", statistics.median(total), "ms", None,
                            "QEMU -incoming", statistics.median(theirs),
                            f"in KVM {kvm:.4g} ms; " + spread(total))
-        for cache in ("warm", "cold"):
-            medians = [statistics.median(total for total, *_ in times[length, cache])
-                       for length in lengths]
-            self.table.add(f"restore, chain of {lengths[-1]} to 1, {cache}",
-                           medians[-1] / medians[0], "", ("<=", 1.2))
-        longest = stores[lengths[-1]]
-        runs = [os.path.getsize(f"{longest}/runs/{name}") for name in os.listdir(f"{longest}/runs")]
-        self.table.add("largest index run of that chain, to RAM", max(runs) / (self.memory * MIB), "",
-                       ("<=", 0.004), spread=f"{len(runs)} runs, {sum(runs)} bytes")
-        self.data["restore"] = {cache: [
-            [length, statistics.median(t for t, *_ in times[length, cache]) / 1e6]
-            for length in lengths] for cache in ("warm", "cold")}
+
+        def median(memory, length, cache):
+            return statistics.median(total for total, *_ in times[(memory, length), cache]) / 1e6
+
+        for memory in sizes:
+            for cache in ("warm", "cold"):
+                self.table.add(
+                    f"restore, {memory >> 10 or 0.5:g} GiB, chain of {lengths[-1]} to 1, {cache}",
+                    median(memory, lengths[-1], cache) / median(memory, 1, cache), "", ("<=", 1.2))
+        self.data["restore"] = {
+            f"{memory >> 10 or 0.5:g} GiB, page cache {cache}":
+                [[length, median(memory, length, cache)] for length in sizes[memory]]
+            for memory in sizes for cache in ("warm", "cold")}
 
     def qemu_restores(self, runs):
         """Milliseconds from exec to the first entry of the guest, its file in the page cache."""

@@ -1,5 +1,5 @@
 // The parts a snapshot is made of, one by one (Google Benchmark): hashing and staging pages,
-// reading the dirty log's bitmap, and the index: written, looked up, merged.
+// writing a pack, reading the dirty log's bitmap, and the index: written, looked up, merged.
 //
 //   parts [--benchmark_filter=…]
 //
@@ -8,12 +8,14 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <numeric>
 #include <random>
 
 #include "snapshot/page_bits.h"
 #include "snapshot/staging.h"
 #include "snapshot/store/index.h"
 #include "snapshot/store/store.h"
+#include "vmm/base/mapping.h"
 
 namespace {
 
@@ -88,8 +90,9 @@ BENCHMARK_REGISTER_F(StoreFixture, HashPages);
 BENCHMARK_DEFINE_F(StoreFixture, StagePages)(benchmark::State& state) {
   bool settle = state.range(0) != 0;
   auto pages = random_pages(512);
+  snapshot::StagingPool pool;
   auto staging = snapshot::Staging::create(
-      {.ram_pages = 512, .pool_pages = 1024},
+      {.ram_pages = 512, .pool_pages = 1024, .pool = &pool},
       [this](const std::byte* page) { return store->hash({page, kPageBytes}); },
       [](uint64_t page) -> base::Result<PageEntry> { return PageEntry{.page = page}; },
       *store->storage().make_queue(32));
@@ -104,6 +107,49 @@ BENCHMARK_DEFINE_F(StoreFixture, StagePages)(benchmark::State& state) {
   state.SetBytesProcessed(state.iterations() * 512 * static_cast<int64_t>(kPageBytes));
 }
 BENCHMARK_REGISTER_F(StoreFixture, StagePages)->ArgName("hashed")->Arg(0)->Arg(1);
+
+// 64 MiB into a file that has its size already, as a pack's pages are, and made durable.
+BENCHMARK_DEFINE_F(StoreFixture, WritePack)(benchmark::State& state) {
+  constexpr uint64_t kBytes = 64 << 20;
+  const auto block = static_cast<uint64_t>(state.range(0)) << 10;
+  const auto depth = static_cast<size_t>(state.range(1));
+  auto data = base::Mapping::huge(kBytes);
+  auto file = store->storage().create("tmp/pack", snapshot::Storage::Caching::kDirect);
+  auto queue = store->storage().make_queue(64);
+  if (!data || !file || !queue) return state.SkipWithError("no file");
+  std::memset(data->data(), 1, kBytes);
+  std::vector<snapshot::IoQueue::Operation> operations(depth);
+  std::vector<iovec> pieces(depth);
+  bool good = true;
+  auto write = [&] {
+    std::vector<size_t> free(depth);
+    std::iota(free.begin(), free.end(), 0);
+    for (uint64_t offset = 0; offset < kBytes || (*queue)->in_flight() > 0;) {
+      if (offset < kBytes && !free.empty()) {
+        const size_t i = free.back();
+        free.pop_back();
+        pieces[i] = {data->data() + offset, block};
+        good &= (*queue)->writev(operations[i], **file, {&pieces[i], 1}, offset).has_value();
+        good &= (*queue)->submit().has_value();
+        offset += block;
+        continue;
+      }
+      const auto* done = (*queue)->wait_completion();
+      good &= done != nullptr && done->result == static_cast<int>(block);
+      if (!good) return;
+      free.push_back(static_cast<size_t>(done - operations.data()));
+    }
+    good &= (*file)->sync().has_value();
+  };
+  write();
+  for (auto _ : state) write();
+  if (!good) state.SkipWithError("write");
+  state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(kBytes));
+}
+BENCHMARK_REGISTER_F(StoreFixture, WritePack)
+    ->ArgNames({"KiB", "depth"})
+    ->ArgsProduct({{64, 256, 1024}, {1, 4, 16}})
+    ->UseRealTime();
 
 // The bitmap of 16 GiB, one page of `every` dirty.
 void scan_bitmap(benchmark::State& state) {

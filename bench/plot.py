@@ -92,5 +92,5 @@ def write_all(data, directory):
     if "restore" in data:
         write(f"{directory}/restore.svg", "Lazy restore until the guest runs",
               "snapshots in the chain", "ms",
-              [(f"page cache {cache}", points) for cache, points in data["restore"].items()],
+              list(data["restore"].items()),
               log_x=True)

@@ -183,7 +183,7 @@ class Restored:
             pss.append(b[2] / many / MIB)
         self.table.add(f"clones, {many}, restored and paused: each", statistics.median(each), "ms",
                        spread=spread(each))
-        own, ahead = self.clone_starts(store, snapshot, few if self.quick else 50)
+        own, ahead = self.clone_starts(store, snapshot, few if self.quick else many)
         self.table.add("  of one, CPU time besides KVM's calls", statistics.median(own), "ms",
                        ("<=", 0.5), spread=spread(own))
         self.table.add("clone made ahead, from the request until it runs",

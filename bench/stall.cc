@@ -197,6 +197,7 @@ void print_json(const Options& options, const Series& series) {
                          {"rewritten", series.rewritten},
                          {"rounds", series.rounds},
                          {"held_ns", series.held_ns},
+                         {"slices", series.slices},
                          {"full_total_ns", series.full_total},
                          {"full_bytes", series.full_bytes},
                          {"full_pause_ns", series.full_pause},

@@ -28,6 +28,7 @@ class Stalls:
                            count=60 if self.quick else 1000)
         hot = self.stall(store, memory=self.memory, size=self.memory // 2, rate=0,
                          count=8 if self.quick else 50)
+        self.largest_run(store, f"changes all over {self.memory // 2} MiB")
         shutil.rmtree(store, ignore_errors=True)
         self.data["paced"], self.data["hot"] = paced, hot
         peers = self.qemu_gaps()
@@ -45,7 +46,16 @@ class Stalls:
             for step, values in run["steps_ns"].items():
                 self.table.add(f"    {step}", percentile(values, 0.5) / 1e3, "us",
                                spread=spread(values, 1e-3))
+            self.table.add(f"  longest round outside of it, {name}, p50",
+                           percentile(run["clear_ns"], 0.5) / 1e3, "us",
+                           spread=spread(run["clear_ns"], 1e-3))
+            self.table.add(f"  pages written again in a snapshot, {name}",
+                           run["rewritten"] / len(run["bytes"]), "pages",
+                           spread=f"of {run['pages'] / len(run['bytes']):.0f} changed ones")
             if run is hot:
+                self.table.add(f"  guest held to let the rounds converge, {name}",
+                               run["held_ns"] / len(run["bytes"]) / 1e6, "ms",
+                               spread=f"in {run['slices'] / len(run['bytes']):.0f} slices")
                 self.table.add(f"  guest's writes, {name}, to those without",
                                run["writes_per_s"] / max(1, run["quiet_writes_per_s"]), "")
         ours = percentile(paced["with_ns"], 0.5) / 1e3
@@ -54,12 +64,11 @@ class Stalls:
             self.table.add(f"stall, 10,000 pages/s, to QEMU {kind}",
                            ours / statistics.median(gaps), "",
                            peer=f"QEMU {kind}, gap in us", peer_value=statistics.median(gaps),
-                           spread=f"took {statistics.median(took):.4g} ms, n={len(gaps)}")
-        self.table.add("incremental snapshot until durable, p50",
-                       percentile(paced["total_ns"], 0.5) / 1e6, "ms",
-                       peer="QEMU background-snapshot", peer_value=statistics.median(
-                           peers["background-snapshot"][1]),
-                       spread=spread(paced["total_ns"], 1e-6))
+                           spread=f"QEMU's {spread(gaps)} us")
+            self.table.add(f"incremental snapshot, durable, to QEMU {kind}, not durable",
+                           percentile(paced["total_ns"], 0.5) / 1e6 / statistics.median(took), "",
+                           peer=f"QEMU {kind}, ms", peer_value=statistics.median(took),
+                           spread=spread(paced["total_ns"], 1e-6) + " ms")
         changed = paced["pages"] * PAGE / len(paced["bytes"])
         fixed = 64 * 1024 + 16 * 1024 * 1
         self.table.add("bytes of an incremental, less 80 KiB, to changed",

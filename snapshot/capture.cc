@@ -127,13 +127,14 @@ Result<void> Capture::Run::begin() {
     if (outcome.full) return PageEntry{.page = page};
     return parent->find(kRamSpace, page);
   };
-  TRY_ASSIGN(staging,
-             Staging::create(
-                 {.ram_pages = ram_pages, .pool_pages = outcome.staging_bytes / kPageBytes},
-                 [this](const std::byte* page) {
-                   return capture.store_.hash(std::span(page, kPageBytes));
-                 },
-                 std::move(entry_of), std::move(queue)));
+  TRY_ASSIGN(staging, Staging::create(
+                          {.ram_pages = ram_pages,
+                           .pool_pages = outcome.staging_bytes / kPageBytes,
+                           .pool = &capture.pool_},
+                          [this](const std::byte* page) {
+                            return capture.store_.hash(std::span(page, kPageBytes));
+                          },
+                          std::move(entry_of), std::move(queue)));
   return {};
 }
 

@@ -66,6 +66,9 @@ class Capture {
   // Takes a snapshot. After an error, or a cancel, guest and store are as if it had never begun,
   // and the next one has what this one should have had.
   base::Result<Outcome> take(const Options& options, Progress& progress);
+  // Gives the staging pool's memory back, which a snapshot leaves to the next one. Not while one is
+  // taken.
+  void release_pool() { pool_ = {}; }
 
  private:
   struct Run;
@@ -75,6 +78,7 @@ class Capture {
   // Pages written since the last commit as far as the log was cleared of them: what a failed
   // snapshot leaves to the next one.
   PageBits epoch_;
+  StagingPool pool_;
   uint64_t last_fixed_ns_ = 150'000;  // of the last pause: what was not copying
   double copy_ns_ = 700;              // a page's copy, as measured in rounds
 };

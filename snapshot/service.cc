@@ -13,6 +13,11 @@ using Clock = std::chrono::steady_clock;
 
 // For whoever asked for a snapshot that ends the machine to ask how it went.
 constexpr std::chrono::seconds kResultPatience{5};
+// The staging pool is kept so long for the next snapshot: where the host is a virtual machine that
+// tells its own host of free memory, giving it back and getting it again costs the guest a
+// processor for milliseconds.
+constexpr std::chrono::seconds kPoolPatience{10};
+constexpr std::chrono::hours kNever{24 * 365};
 
 Result<std::unique_ptr<SnapshotService>> SnapshotService::start(Config config,
                                                                 std::unique_ptr<MachineGuest> guest,
@@ -115,16 +120,18 @@ Result<Capture::Outcome> SnapshotService::wait(uint64_t number) {
 }
 
 void SnapshotService::thread_main() {
-  auto due = Clock::now() + config_.every;
+  auto due = Clock::now() + (config_.every.count() > 0 ? config_.every : kNever);
+  auto give_back = Clock::now() + kNever;  // the pool
   std::unique_lock lock(mutex_);
   while (!ending_) {
     auto asked = [this] { return ending_ || next_.has_value() || disk_full_.has_value(); };
-    if (config_.every.count() == 0) {
-      changed_.wait(lock, asked);
-    } else {
-      changed_.wait_until(lock, due, asked);
-    }
+    bool was_asked = changed_.wait_until(lock, std::min(due, give_back), asked);
     if (ending_) return;
+    if (!was_asked && give_back < due) {
+      give_back = Clock::now() + kNever;
+      if (capture_) capture_->release_pool();
+      continue;
+    }
     if (disk_full_) {
       std::string message = *std::exchange(disk_full_, std::nullopt);
       lock.unlock();
@@ -152,7 +159,10 @@ void SnapshotService::thread_main() {
     lock.lock();
     // Not stacked: one that took longer than the interval is followed by a full interval.
     auto now = Clock::now();
-    due = scheduled && due + config_.every > now ? due + config_.every : now + config_.every;
+    give_back = now + kPoolPatience;
+    if (config_.every.count() > 0) {
+      due = scheduled && due + config_.every > now ? due + config_.every : now + config_.every;
+    }
     if (next_) continue;  // the number is that one's already
     stopped_ = outcome && request.stop;
     last_ = std::move(outcome);

@@ -23,7 +23,12 @@ Result<std::unique_ptr<Staging>> Staging::create(const Options& options, Hasher 
                                                  Parent parent, std::unique_ptr<IoQueue> queue) {
   std::unique_ptr<Staging> staging(
       new Staging(options, std::move(hasher), std::move(parent), std::move(queue)));
-  TRY_ASSIGN(staging->pool_, base::Mapping::huge(staging->pool_pages_ * kPageBytes));
+  StagingPool& pool = staging->pool_;
+  if (pool.pages != staging->pool_pages_) {
+    pool = {};
+    TRY_ASSIGN(pool.memory, base::Mapping::huge(staging->pool_pages_ * kPageBytes));
+    pool.pages = staging->pool_pages_;
+  }
   uint64_t index_bytes = staging->ram_pages_ * sizeof(uint32_t);
   TRY_ASSIGN(staging->entry_of_,
              base::Mapping::anonymous((index_bytes + kPageBytes - 1) / kPageBytes * kPageBytes));
@@ -36,6 +41,7 @@ Staging::Staging(const Options& options, Hasher hasher, Parent parent,
       pool_pages_(std::max(options.pool_pages, kSmallestPool)),
       hasher_(std::move(hasher)),
       parent_(std::move(parent)),
+      pool_(*options.pool),
       slot_entry_(pool_pages_, kNone),
       queue_(std::move(queue)) {
   zero_hash_ = hasher_(kZeroPage.data());
@@ -43,7 +49,7 @@ Staging::Staging(const Options& options, Hasher hasher, Parent parent,
 }
 
 std::byte* Staging::slot_data(uint64_t position) const {
-  return pool_.data() + position % pool_pages_ * kPageBytes;
+  return pool_.memory.data() + position % pool_pages_ * kPageBytes;
 }
 
 void Staging::reserve(uint64_t pages) {
@@ -56,8 +62,8 @@ void Staging::reserve(uint64_t pages) {
   room(entries_);
   room(unsettled_);
   uint64_t last = std::min(pool_pages_, head_ + pages);
-  for (; touched_ < last; ++touched_) {
-    *static_cast<volatile std::byte*>(slot_data(touched_)) = std::byte{0};
+  for (; pool_.touched < last; ++pool_.touched) {
+    *static_cast<volatile std::byte*>(slot_data(pool_.touched)) = std::byte{0};
   }
 }
 
@@ -72,7 +78,7 @@ bool Staging::copy(uint64_t page, const std::byte* from) {
   }
   Entry& entry = entries_[index - 1];
   if (new_slot) {
-    touched_ = std::max(touched_, std::min(head_ + 1, pool_pages_));
+    pool_.touched = std::max(pool_.touched, std::min(head_ + 1, pool_pages_));
     entry.position = head_++;
     entry.in_pool = true;
     slot_entry_[entry.position % pool_pages_] = index - 1;

@@ -22,11 +22,20 @@
 
 namespace snapshot {
 
+// The pool's memory, which one snapshot leaves to the next.
+struct StagingPool {
+  uint64_t pages = 0;
+  base::Mapping memory = {};
+  uint64_t touched = 0;  // pages that memory exists for, from the first on
+};
+
 class Staging {
  public:
   struct Options {
     uint64_t ram_pages = 0;
     uint64_t pool_pages = 0;  // at least kSmallestPool
+    // Outlives the object, and is made anew where it has another size.
+    StagingPool* pool = nullptr;
   };
   // The hash of a page's content, and what the parent snapshot says of the page.
   using Hasher = std::function<PageHash(const std::byte* page)>;
@@ -102,7 +111,7 @@ class Staging {
   uint64_t ram_pages_, pool_pages_;
   Hasher hasher_;
   Parent parent_;
-  base::Mapping pool_;
+  StagingPool& pool_;
   base::Mapping entry_of_;            // uint32 a RAM page: index into entries_ + 1; 0: none
   std::vector<uint32_t> slot_entry_;  // by ring position: index into entries_, kNone: nothing
   std::vector<Entry> entries_;
@@ -112,7 +121,6 @@ class Staging {
   uint64_t tail_ = 0, written_ = 0, head_ = 0;
   uint64_t next_place_ = 0;
   uint64_t pack_bytes_ = 0;  // the pack is at least so long
-  uint64_t touched_ = 0;     // slots of the pool that memory exists for
   PageHash zero_hash_ = 0;
   Counts counts_;
   std::vector<std::unique_ptr<Write>> writes_;
