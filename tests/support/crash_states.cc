@@ -189,7 +189,8 @@ bool visit_crash_states(const CrashReplay& replay, const CrashPlan& plan, const 
   if (!give([](size_t, size_t) { return false; }, "nothing pending survives")) return false;
   if (changes == 0) return true;
   if (!give([](size_t, size_t) { return true; }, "all survives")) return false;
-  for (size_t chosen = 0; chosen < changes; ++chosen) {
+  const size_t each = plan.each ? changes : 0;
+  for (size_t chosen = 0; chosen < each; ++chosen) {
     if (!give([&](size_t change, size_t) { return change == chosen; },
               "alone: " + pending[chosen].text)) {
       return false;
@@ -200,7 +201,7 @@ bool visit_crash_states(const CrashReplay& replay, const CrashPlan& plan, const 
     }
   }
   std::mt19937_64 random(plan.seed);
-  for (size_t chosen = 0; chosen < changes; ++chosen) {
+  for (size_t chosen = 0; chosen < each; ++chosen) {
     if (pending[chosen].sectors == 1) continue;
     size_t cut = 1 + random() % (pending[chosen].sectors - 1);
     bool head = random() % 2 == 0;

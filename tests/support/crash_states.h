@@ -73,6 +73,8 @@ class CrashReplay {
 struct CrashPlan {
   unsigned samples = 8;
   uint64_t seed = 1;
+  // Each by itself: many where much is written between two syncs.
+  bool each = true;
 };
 
 // Gives each state of the replay's present moment, and what survived in words; false ends it.

@@ -58,10 +58,22 @@ void FakeLiveGuest::fill(uint64_t page, std::byte value) {
   for (uint64_t i = 0; i < kPageBytes / 8; ++i) write(page, i, word);
 }
 
+void FakeLiveGuest::write_page(uint64_t page, uint64_t value) {
+  std::lock_guard running(guest_);
+  for (uint64_t i = 0; i < kPageBytes / 8; ++i) write_locked(page, i, value);
+}
+
 void FakeLiveGuest::device_write(uint64_t page, uint64_t value) {
   store_word(memory_.data() + page * kPageBytes, value);
   std::lock_guard log(log_);
   host_[page / 64] |= 1ull << (page % 64);
+}
+
+void FakeLiveGuest::device_write_page(uint64_t page, uint64_t value) {
+  for (uint64_t i = 1; i < kPageBytes / 8; ++i) {
+    store_word(memory_.data() + page * kPageBytes + i * 8, value);
+  }
+  device_write(page, value);
 }
 
 void FakeLiveGuest::take_memory_away() {

@@ -29,8 +29,11 @@ class FakeLiveGuest : public snapshot::LiveGuest {
   // One write from outside, as a vCPU makes it.
   void write(uint64_t page, uint64_t word, uint64_t value);
   void fill(uint64_t page, std::byte value);
+  // Every word of a page, all at once.
+  void write_page(uint64_t page, uint64_t value);
   // A write by a device: the mark comes after the data.
   void device_write(uint64_t page, uint64_t value);
+  void device_write_page(uint64_t page, uint64_t value);
   std::vector<std::byte> memory() const { return memory_; }
   // As a machine that is restored lazily: nothing is in memory, which holds rubbish, until it
   // arrives.
