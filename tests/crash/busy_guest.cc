@@ -5,7 +5,7 @@ namespace test {
 using base::Result;
 
 namespace {
-constexpr size_t kRecentPages = 48;
+constexpr size_t kRecentPages = 96;
 }
 
 void BusyGuest::set(uint64_t page, uint64_t value) {
@@ -29,7 +29,10 @@ void BusyGuest::work(uint64_t writes, uint64_t first, uint64_t among) {
 
 void BusyGuest::work_on_recent(uint64_t writes) {
   if (held_ || recent_.empty()) return;
-  for (uint64_t i = 0; i < writes; ++i) write_something(recent_[random_() % recent_.size()]);
+  for (uint64_t i = 0; i < writes; ++i) {
+    bool any = random_() % 8 == 0;
+    write_something(any ? random_() % ram_.size() : recent_[random_() % recent_.size()]);
+  }
 }
 
 Result<void> BusyGuest::fetch_dirty(std::span<uint64_t> bits) {

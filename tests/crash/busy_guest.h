@@ -39,8 +39,8 @@ class BusyGuest : public snapshot_test::FakeLiveGuest {
   void committed(const std::shared_ptr<const snapshot::Snapshot>& snapshot) override;
 
  private:
-  // Writes to pages of which the log was cleared not long ago: copied a moment before, or about
-  // to be.
+  // Writes mostly to pages of which the log was cleared not long ago: copied a moment before, or
+  // about to be.
   void work_on_recent(uint64_t writes);
   void write_something(uint64_t page);
 

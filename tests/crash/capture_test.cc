@@ -133,7 +133,7 @@ class CaptureFaultTest : public ::testing::TestWithParam<Way> {
     script->take(full);
     script->system().set_faults({});
     EXPECT_GE(script->last().rounds, 2u);
-    EXPECT_GT(script->last().pages.rewritten, 20u);
+    EXPECT_GT(script->last().pages.rewritten, 10u);
     EXPECT_GT(script->last().residue, 0u);
     return calls;
   }
@@ -192,7 +192,7 @@ void expect_kept_in_crashes(const Shape& shape, const std::string& what, CrashPl
 }
 
 TEST(CaptureCrashTest, AtEveryMomentOfTwo) {
-  for (uint64_t seed : {1, 2, 3}) {
+  for (uint64_t seed : {1, 2, 3, 4, 5, 6}) {
     expect_kept_in_crashes({.ram_pages = 250}, "", {.samples = 1, .seed = seed, .each = false});
   }
 }
