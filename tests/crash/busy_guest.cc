@@ -42,7 +42,6 @@ Result<void> BusyGuest::fetch_dirty(std::span<uint64_t> bits) {
 }
 
 Result<void> BusyGuest::clear_dirty(uint64_t first_page, std::span<const uint64_t> bits) {
-  TRY(FakeLiveGuest::clear_dirty(first_page, bits));
   snapshot::for_each_page(bits, first_page, [this](uint64_t page) {
     recent_.push_back(page);
     if (recent_.size() > kRecentPages) recent_.pop_front();
@@ -50,6 +49,8 @@ Result<void> BusyGuest::clear_dirty(uint64_t first_page, std::span<const uint64_
   });
   uint64_t pages = snapshot::count_bits(bits);
   cleared_ += pages;
+  work_on_recent(pages / 8);
+  TRY(FakeLiveGuest::clear_dirty(first_page, bits));
   work_on_recent(pages / 4);
   return {};
 }
