@@ -192,16 +192,14 @@ void expect_kept_in_crashes(const Shape& shape, const std::string& what, CrashPl
 }
 
 TEST(CaptureCrashTest, AtEveryMomentOfTwo) {
-  for (uint64_t seed : {1, 2, 3, 4, 5, 6}) {
+  for (uint64_t seed : {1, 2, 3, 4}) {
     expect_kept_in_crashes({.ram_pages = 250}, "", {.samples = 1, .seed = seed, .each = false});
   }
 }
 
 // Each write by itself, when all have been made and their syncs come.
 TEST(CaptureCrashTest, InTheCommit) {
-  for (uint64_t seed : {1, 2}) {
-    expect_kept_in_crashes({.ram_pages = 200}, "pages written", {.samples = 2, .seed = seed});
-  }
+  expect_kept_in_crashes({.ram_pages = 200}, "pages written", {.samples = 2, .seed = 1});
 }
 
 // The smallest pool, gone round more than once.
