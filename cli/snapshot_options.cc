@@ -7,6 +7,7 @@
 #include "cli/duration.h"
 #include "cli/parsed_option.h"
 #include "cli/size.h"
+#include "snapshot/staging.h"
 
 namespace cli {
 namespace {
@@ -28,6 +29,15 @@ base::Result<std::chrono::nanoseconds> parse_interval(std::string_view text) {
   TRY_ASSIGN(std::chrono::nanoseconds interval, parse_duration(text));
   if (interval < kLeastInterval) return base::fail(fmt::format("'{}' is less than 10ms", text));
   return interval;
+}
+
+// No less than the pool really takes: what is asked for is never exceeded.
+base::Result<uint64_t> parse_staging(std::string_view text) {
+  TRY_ASSIGN(uint64_t bytes, parse_size(text));
+  constexpr uint64_t kLeast = snapshot::Staging::kSmallestPool * snapshot::kPageBytes;
+  if (bytes >= kLeast) return bytes;
+  return base::fail(
+      fmt::format("'{}' is too little: a snapshot takes at least {}", text, format_size(kLeast)));
 }
 
 }  // namespace
@@ -58,11 +68,10 @@ void add_snapshot_options(CLI::App& app, SnapshotOptions& options) {
                "SIGTERM takes a snapshot and ends the machine (status 197)")
       ->disable_flag_override();
   add_pause_options(app, options.max_pause, options.on_hot);
-  add_parsed(
-      app, "--staging", options.staging_bytes, parse_size,
-      "memory a snapshot may take while it is made; default a quarter of the guest's, at most "
-      "64M, with --on-hot=stop 2G",
-      "SIZE");
+  add_parsed(app, "--staging", options.staging_bytes, parse_staging,
+             "memory that copies of pages may take while a snapshot is made, 4M or more; default a "
+             "quarter of the guest's, at most 64M, with --on-hot=stop 2G",
+             "SIZE");
 }
 
 base::Result<void> check_snapshot_options(const SnapshotOptions& options) {

@@ -120,21 +120,21 @@ Result<void> Capture::Run::begin() {
   TRY_ASSIGN(pack, commit->create_pack((count_bits(pending) + 1) * kPageBytes));
   TRY(guest().prepare_disks(capture.branch_));
 
-  outcome.staging_bytes = pool_bytes(options, ram_pages * kPageBytes);
+  const uint64_t pool_pages = pool_bytes(options, ram_pages * kPageBytes) / kPageBytes;
   TRY_ASSIGN(auto queue, capture.store_.storage().make_queue(32));
   Staging::Parent entry_of = [this](uint64_t page) -> Result<PageEntry> {
     // A full snapshot stands for itself: whatever is not zero is in it.
     if (outcome.full) return PageEntry{.page = page};
     return parent->find(kRamSpace, page);
   };
-  TRY_ASSIGN(staging, Staging::create(
-                          {.ram_pages = ram_pages,
-                           .pool_pages = outcome.staging_bytes / kPageBytes,
-                           .pool = &capture.pool_},
-                          [this](const std::byte* page) {
-                            return capture.store_.hash(std::span(page, kPageBytes));
-                          },
-                          std::move(entry_of), std::move(queue)));
+  TRY_ASSIGN(staging,
+             Staging::create(
+                 {.ram_pages = ram_pages, .pool_pages = pool_pages, .pool = &capture.pool_},
+                 [this](const std::byte* page) {
+                   return capture.store_.hash(std::span(page, kPageBytes));
+                 },
+                 std::move(entry_of), std::move(queue)));
+  outcome.staging_bytes = staging->pool_bytes();
   return {};
 }
 

@@ -71,6 +71,7 @@ class Staging {
   std::vector<PageEntry> take_entries(Slot slot);
 
   const Counts& counts() const { return counts_; }
+  uint64_t pool_bytes() const { return pool_.memory.size(); }
   // Bytes of the pack's data part that are in use or dead.
   uint64_t pack_pages() const { return next_place_; }
 

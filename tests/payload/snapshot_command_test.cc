@@ -32,10 +32,15 @@ class SnapshotCommandTest : public testing::Test {
     ::setenv("XDG_RUNTIME_DIR", directory_.path().c_str(), 1);
   }
 
-  std::unique_ptr<VmProcess> run(const std::string& command_line, const std::string& memory) {
-    auto vm = std::make_unique<VmProcess>(std::vector<std::string>{
-        "run", "--kernel", MINIVMM_PAYLOAD_DIRECTORY "/dirty.elf", "--cmdline", command_line,
-        "--memory", memory, "--store", store_, "--name", "vm"});
+  std::unique_ptr<VmProcess> run(const std::string& command_line, const std::string& memory,
+                                 const std::vector<std::string>& more = {}) {
+    std::vector<std::string> arguments{
+        "run",       "--kernel",   MINIVMM_PAYLOAD_DIRECTORY "/dirty.elf",
+        "--cmdline", command_line, "--memory",
+        memory,      "--store",    store_,
+        "--name",    "vm"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    auto vm = std::make_unique<VmProcess>(arguments);
     EXPECT_TRUE(vm->expect("dirty: round=")) << vm->output();
     return vm;
   }
@@ -75,6 +80,27 @@ class SnapshotCommandTest : public testing::Test {
     EXPECT_NE(snapshot->output().find("cancelled; the guest and the store are as before"),
               std::string::npos)
         << snapshot->output();
+  }
+
+  // Takes one with these options and returns its result.
+  static json take(const std::vector<std::string>& options) {
+    std::vector<std::string> arguments{"snapshot", "vm", "--json"};
+    arguments.insert(arguments.end(), options.begin(), options.end());
+    Finished taken = run_minivmm(arguments);
+    EXPECT_EQ(taken.status, 0) << taken.output;
+    json result = json::parse(taken.output, nullptr, false);
+    EXPECT_TRUE(result.is_object()) << taken.output;
+    return result.is_object() ? result : json::object();
+  }
+  // The guest of that snapshot goes on, and in the end finds every page right.
+  void expect_restores(const std::string& id) {
+    SCOPED_TRACE(id);
+    for (const char* how : {"--eager", "--lazy"}) {
+      VmProcess restored({"restore", store_ + "@" + id, how, "--name", "restored"});
+      restored.send("q");
+      EXPECT_EQ(restored.wait(), 0) << restored.output();
+      EXPECT_NE(restored.output().find("verified=yes"), std::string::npos) << restored.output();
+    }
   }
 
   test::TemporaryDirectory directory_;
@@ -304,6 +330,22 @@ TEST_F(SnapshotCommandTest, AMachineThatEndsWithItAnswersFirst) {
     ASSERT_EQ(rows.size(), 1u);
     EXPECT_EQ(rows[0]["id"], result["id"]);
   }
+}
+
+// The guest writes four times the pool, again and again, as fast as it can.
+TEST_F(SnapshotCommandTest, ThePoolIsNeverLargerThanWasAllowed) {
+  constexpr uint64_t kAllowed = 4 << 20;
+  auto vm = run("size=16M rate=0 verify=1 order=random", "64M", {"--staging", "4M"});
+  std::vector<std::string> ids;
+  for (const char* option : {"--full", "--on-hot=throttle", "--on-hot=stop", "--stop"}) {
+    const json result = take({option});
+    EXPECT_GT(result.value("staging_bytes", uint64_t{0}), 0u);
+    EXPECT_LE(result.value("staging_bytes", UINT64_MAX), kAllowed) << result;
+    EXPECT_GT(result.value("copied_pages", uint64_t{0}), kAllowed / 4096) << result;
+    ids.push_back(result.value("id", ""));
+  }
+  EXPECT_EQ(vm->wait(), kSnapshotted) << vm->output();
+  for (const std::string& id : ids) expect_restores(id);
 }
 
 // No snapshot, no success.

@@ -106,8 +106,15 @@ TEST(RunOptions, EachErrorNamesItsOption) {
   EXPECT_THAT(error_of({"--name", std::string(65, 'n')}), HasSubstr("is no name"));
   EXPECT_THAT(error_of({"--api-socket", std::string(108, 's')}), HasSubstr("too long"));
   EXPECT_THAT(error_of({"--log-level", "loud"}), HasSubstr("--log-level: 'loud'"));
+  EXPECT_THAT(error_of({"--staging", "4095K"}),
+              HasSubstr("--staging: '4095K' is too little: a snapshot takes at least 4 MiB"));
+  EXPECT_THAT(error_of({"--staging", "0M"}), HasSubstr("at least 4 MiB"));
   EXPECT_THAT(error_of({"--cmdline", "a\nb"}), HasSubstr("control characters"));
   EXPECT_THAT(error_of({"--cmdline", std::string(65536, 'x')}), HasSubstr("too long"));
+}
+
+TEST(RunOptions, TheSmallestPoolIsTakenAsItIsSaid) {
+  EXPECT_EQ(parse({"--kernel", "k", "--staging", "4M"})->snapshots.staging_bytes, 4u << 20);
 }
 
 TEST(RunOptions, RefuseWhatIsNoOption) {
