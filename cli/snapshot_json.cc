@@ -84,6 +84,7 @@ json outcome_json(const Capture::Outcome& outcome) {
           {"longest_clear_ns", outcome.longest_clear_ns},
           {"throttle_slices", outcome.slices},
           {"throttled_ns", outcome.held_ns},
+          {"longest_throttle_ns", outcome.longest_hold_ns},
           {"staging_bytes", outcome.staging_bytes},
           {"total_ns", outcome.total_ns}};
 }
@@ -117,8 +118,9 @@ std::string describe_outcome(const json& result) {
   text += fmt::format("; longest step outside {}\n",
                       microseconds(number_of(result, "longest_clear_ns")));
   if (uint64_t slices = number_of(result, "throttle_slices"); slices > 0) {
-    text += fmt::format("  the guest writes fast: held {} times, {} in all\n", slices,
-                        microseconds(number_of(result, "throttled_ns")));
+    text += fmt::format("  the guest writes fast: held {} times, {} in all, {} at most\n", slices,
+                        microseconds(number_of(result, "throttled_ns")),
+                        microseconds(number_of(result, "longest_throttle_ns")));
   }
   return text;
 }

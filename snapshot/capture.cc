@@ -28,6 +28,11 @@ uint64_t now_ns() {
   return static_cast<uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
 }
 
+// Takes a new measurement into a mean; one that was disturbed does not count as more than `most`.
+void smooth(double& mean, double measured, double most) {
+  mean += (std::clamp(measured, 100.0, most) - mean) / 16;
+}
+
 // A pool that is gone round often stays in the caches, and is less memory to get from the host.
 // Only a guest that is stopped for all that is left waits for what does not fit in.
 uint64_t pool_bytes(const Capture::Options& options, uint64_t ram_bytes) {
@@ -64,10 +69,13 @@ struct Capture::Run {
   Result<void> rounds();
   Result<void> copy_round();
   Result<void> copy_piece(uint64_t first_word, std::span<const uint64_t> piece);
+  Result<void> copy_slice(uint64_t first_word, std::span<const uint64_t> slice);
   Result<void> copy_page(uint64_t page, const std::byte* from);
   // False where more was dirty than expected: the guest runs again, and so do the rounds.
   Result<bool> pause(bool at_any_price);
   Result<void> finish();
+  // Pages that can be copied within the pause budget beside something that takes `fixed_ns`.
+  uint64_t pages_in_budget(uint64_t fixed_ns, uint64_t most) const;
   uint64_t residue_limit() const;
   Result<void> check_cancel() const {
     if (progress.cancel)
@@ -158,10 +166,14 @@ Result<void> Capture::Run::copy_absent_pages() {
   return {};
 }
 
-uint64_t Capture::Run::residue_limit() const {
-  uint64_t fixed = std::min(capture.last_fixed_ns_, options.max_pause_ns * 3 / 4);
+uint64_t Capture::Run::pages_in_budget(uint64_t fixed_ns, uint64_t most) const {
+  uint64_t fixed = std::min(fixed_ns, options.max_pause_ns / 4 * 3);
   double pages = static_cast<double>(options.max_pause_ns - fixed) / capture.copy_ns_;
-  return std::clamp(static_cast<uint64_t>(pages), kSmallestResidue, kLargestResidue);
+  return std::clamp(static_cast<uint64_t>(pages), kSmallestResidue, most);
+}
+
+uint64_t Capture::Run::residue_limit() const {
+  return pages_in_budget(capture.last_fixed_ns_, kLargestResidue);
 }
 
 Result<void> Capture::Run::rounds() {
@@ -211,31 +223,55 @@ Result<void> Capture::Run::copy_piece(uint64_t first_word, std::span<const uint6
   if (staging->free_pages() < kPieceWords * 64 + kLargestResidue / 4) {
     TRY(staging->relieve(commit->file(pack), kPieceWords * 64 + kLargestResidue / 4));
   }
+  std::array<uint64_t, kPieceWords> left{};
+  std::ranges::copy(piece, left.begin());
+  while (count_bits(left) > 0) {
+    // A guest is held no longer for a slice than it may be for the pause.
+    uint64_t most = kPieceWords * 64;
+    if (throttled) most = pages_in_budget(static_cast<uint64_t>(capture.hold_ns_), most);
+    std::array<uint64_t, kPieceWords> slice{};
+    uint64_t pages = 0;
+    for_each_page(left, 0, [&](uint64_t page) {
+      slice[page / 64] |= 1ull << (page % 64);
+      return ++pages < most;
+    });
+    for (size_t i = 0; i < kPieceWords; ++i) left[i] &= ~slice[i];
+    TRY(copy_slice(first_word, std::span(slice).first(piece.size())));
+    // The guest runs meanwhile.
+    TRY(staging->settle());
+  }
+  return staging->relieve(commit->file(pack), 0);
+}
+
+// Clears and copies pages. A held guest writes nothing: what is copied now is not dirty again
+// before the slice ends.
+Result<void> Capture::Run::copy_slice(uint64_t first_word, std::span<const uint64_t> slice) {
   uint64_t start = now_ns();
-  // A held guest writes nothing: what is copied now is not dirty again before the slice ends.
   if (throttled) guest().hold();
   auto copy = [&]() -> Result<void> {
-    TRY(guest().clear_dirty(first_word * 64, piece));
+    uint64_t cleared_from = now_ns();
+    TRY(guest().clear_dirty(first_word * 64, slice));
     uint64_t cleared = now_ns();
-    outcome.longest_clear_ns = std::max(outcome.longest_clear_ns, cleared - start);
+    outcome.longest_clear_ns = std::max(outcome.longest_clear_ns, cleared - cleared_from);
+    if (throttled) smooth(capture.hold_ns_, static_cast<double>(cleared - start), 1e6);
     Result<void> copied;
-    for_each_page(piece, first_word * 64, [&](uint64_t page) {
+    for_each_page(slice, first_word * 64, [&](uint64_t page) {
       copied = copy_page(page, guest().page(page));
       return copied.has_value();
     });
-    double each = static_cast<double>(now_ns() - cleared) / static_cast<double>(count_bits(piece));
-    capture.copy_ns_ += (std::clamp(each, 100.0, 5000.0) - capture.copy_ns_) / 16;
+    double each = static_cast<double>(now_ns() - cleared) / static_cast<double>(count_bits(slice));
+    smooth(capture.copy_ns_, each, 5000);
     return copied;
   };
   Result<void> copied = copy();
   if (throttled) {
     guest().release();
+    uint64_t held = now_ns() - start;
     ++outcome.slices;
-    outcome.held_ns += now_ns() - start;
+    outcome.held_ns += held;
+    outcome.longest_hold_ns = std::max(outcome.longest_hold_ns, held);
   }
-  TRY(copied);
-  TRY(staging->settle());
-  return staging->relieve(commit->file(pack), 0);
+  return copied;
 }
 
 Result<void> Capture::Run::copy_page(uint64_t page, const std::byte* from) {

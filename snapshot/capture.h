@@ -55,6 +55,7 @@ class Capture {
     uint64_t residue = 0;           // pages copied in the pause
     uint64_t longest_clear_ns = 0;  // of the log: what a writing guest may feel outside the pause
     uint64_t slices = 0, held_ns = 0;  // vCPUs held to let the rounds converge
+    uint64_t longest_hold_ns = 0;      // of them: one slice
     uint64_t total_ns = 0;
     uint64_t staging_bytes = 0;
     Staging::Counts pages;
@@ -81,6 +82,7 @@ class Capture {
   StagingPool pool_;
   uint64_t last_fixed_ns_ = 150'000;  // of the last pause: what was not copying
   double copy_ns_ = 700;              // a page's copy, as measured in rounds
+  double hold_ns_ = 50'000;           // of a slice: what is not copying
 };
 
 }  // namespace snapshot

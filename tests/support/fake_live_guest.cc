@@ -98,6 +98,7 @@ Result<void> FakeLiveGuest::start_log() {
 }
 
 Result<void> FakeLiveGuest::fetch_dirty(std::span<uint64_t> bits) {
+  if (before_fetch_dirty) before_fetch_dirty();
   std::lock_guard log(log_);
   snapshot::add_bits(bits, dirty_);
   snapshot::add_bits(bits, host_);
@@ -109,6 +110,7 @@ Result<void> FakeLiveGuest::clear_dirty(uint64_t first_page, std::span<const uin
   if (first_page % 64 != 0 || bits.size() > 8) return base::fail("clear_dirty: not a piece");
   std::lock_guard log(log_);
   for (size_t i = 0; i < bits.size(); ++i) dirty_[first_page / 64 + i] &= ~bits[i];
+  if (held_) in_hold_ += snapshot::count_bits(bits);
   return {};
 }
 
@@ -123,8 +125,15 @@ Result<void> FakeLiveGuest::fetch_resident(std::span<uint64_t> bits) const {
 void FakeLiveGuest::hold() {
   guest_.lock();
   ++holds;
+  held_ = true;
+  in_hold_ = 0;
 }
-void FakeLiveGuest::release() { guest_.unlock(); }
+
+void FakeLiveGuest::release() {
+  most_in_hold = std::max(most_in_hold, in_hold_);
+  held_ = false;
+  guest_.unlock();
+}
 
 Result<void> FakeLiveGuest::begin_pause(PauseTimes&) {
   guest_.lock();

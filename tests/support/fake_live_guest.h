@@ -41,9 +41,14 @@ class FakeLiveGuest : public snapshot::LiveGuest {
   void arrive(uint64_t page, std::span<const std::byte, snapshot::kPageBytes> content);
   // Called after the next look at what is resident.
   std::function<void()> after_fetch_resident;
+  // Called before each look at the log outside the pause.
+  std::function<void()> before_fetch_dirty;
+  // Called for each page that is looked at.
+  std::function<void()> before_page;
 
   uint64_t ram_pages() const override { return pages_; }
   const std::byte* page(uint64_t ram_page) const override {
+    if (before_page) before_page();
     return memory_.data() + ram_page * snapshot::kPageBytes;
   }
   base::Result<void> start_log() override;
@@ -67,6 +72,8 @@ class FakeLiveGuest : public snapshot::LiveGuest {
   // Memory at the instant of the last pause that was a commit point.
   std::vector<std::byte> at_pause;
   unsigned pauses = 0, holds = 0, commits = 0, failures = 0;
+  // Taken from the log in one hold, at most.
+  uint64_t most_in_hold = 0;
 
  private:
   void write_locked(uint64_t page, uint64_t word, uint64_t value);
@@ -77,6 +84,8 @@ class FakeLiveGuest : public snapshot::LiveGuest {
   bool logging_ = false;
   snapshot::PageBits dirty_, host_;
   snapshot::PageBits absent_;
+  bool held_ = false;
+  uint64_t in_hold_ = 0;
   uint64_t writes_ = 0;
   uint64_t writes_at_pause_ = 0;
   std::thread writer_;

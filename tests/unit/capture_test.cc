@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstring>
 #include <thread>
 
@@ -16,7 +17,8 @@ using snapshot_test::FakeLiveGuest;
 
 class CaptureTest : public testing::Test {
  protected:
-  static constexpr uint64_t kPages = 3000;
+  static constexpr uint64_t kPages = 5100;  // more than ever fit into a pause
+  static constexpr uint64_t kSmallPool = Staging::kSmallestPool * kPageBytes;
 
   void SetUp() override {
     store_ = *Store::open_or_create(directory_.file("store"));
@@ -57,6 +59,16 @@ class CaptureTest : public testing::Test {
     EXPECT_TRUE(memory_of(id) == memory) << id.text();
   }
 
+  // A guest that has written all its pages again whenever the log is looked at; where `until_held`,
+  // until it was held once.
+  void heat(bool until_held) {
+    guest_.before_fetch_dirty = [this, until_held] {
+      if (until_held && guest_.holds > 0) return;
+      ++heated_;
+      for (uint64_t page = 0; page < kPages; ++page) guest_.write(page, 3, heated_ + page);
+    };
+  }
+
   // While the guest writes, until it stops here.
   void expect_each_holds_its_pause(int count) {
     std::vector<std::pair<Id, std::vector<std::byte>>> taken;
@@ -76,6 +88,7 @@ class CaptureTest : public testing::Test {
   std::unique_ptr<Branch> branch_;
   std::optional<Capture> capture_;
   Capture::Progress progress_;
+  uint64_t heated_ = 0;
 };
 
 TEST_F(CaptureTest, TheFirstSnapshotIsFull) {
@@ -119,19 +132,57 @@ TEST_F(CaptureTest, AlsoWhereTheDiskIsLate) {
 TEST_F(CaptureTest, AHotGuestIsHeldUntilItConverges) {
   guest_.start_writer(kPages, 0, 2);
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  // 1,024 pages of pool for 3,000 hot ones.
-  auto outcome = take({.max_pause_ns = 100'000, .staging_bytes = 1});
+  heat(true);
+  // 1,024 pages of pool for 5,100 hot ones.
+  auto outcome = take({.max_pause_ns = 100'000, .staging_bytes = kSmallPool});
   guest_.stop_writer();
-  EXPECT_GT(outcome.rounds, 1u);
+  EXPECT_GT(outcome.rounds, 4u);
+  EXPECT_GT(outcome.slices, 0u);
+  EXPECT_EQ(outcome.slices, guest_.holds);
+  EXPECT_GT(outcome.longest_hold_ns, 0u);
+  EXPECT_GE(outcome.held_ns, outcome.longest_hold_ns);
+  EXPECT_LE(outcome.held_ns, outcome.slices * outcome.longest_hold_ns);
   expect_equal(outcome.id, guest_.at_pause);
+}
+
+// What is copied while the guest is held once follows from the pause budget and from what a copy
+// costs, within the limits of a piece of the log.
+TEST_F(CaptureTest, AHotGuestIsHeldForNoMoreThanFitsIntoThePause) {
+  take();
+  heat(true);
+  auto most_in_hold = [&](uint64_t max_pause_ns) {
+    guest_.holds = 0;
+    guest_.most_in_hold = 0;
+    auto outcome = take({.max_pause_ns = max_pause_ns, .staging_bytes = kSmallPool});
+    EXPECT_GT(outcome.slices, 0u);
+    expect_equal(outcome.id, guest_.at_pause);
+    return guest_.most_in_hold;
+  };
+  EXPECT_EQ(most_in_hold(1'000'000'000), 512u);
+  EXPECT_EQ(most_in_hold(1), 16u);
+  // Copies that take 10 us each: counted as 5 us, more is taken for a disturbance.
+  guest_.before_page = [] {
+    auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(10);
+    while (std::chrono::steady_clock::now() < end) {
+    }
+  };
+  const uint64_t slow = most_in_hold(1'000'000);
+  EXPECT_GE(slow, 50u);   // a quarter of the budget is for copies whatever the rest takes
+  EXPECT_LE(slow, 260u);  // and all of it where that takes nothing
 }
 
 TEST_F(CaptureTest, AHotGuestIsStoppedWhereThatIsWanted) {
   guest_.start_writer(kPages, 0, 3);
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  auto outcome = take({.max_pause_ns = 1, .on_hot = Capture::OnHot::kStop, .staging_bytes = 1});
+  heat(false);
+  auto outcome =
+      take({.max_pause_ns = 1, .on_hot = Capture::OnHot::kStop, .staging_bytes = kSmallPool});
   guest_.stop_writer();
   EXPECT_EQ(outcome.slices, 0u);
+  EXPECT_EQ(guest_.holds, 0u);
+  // Once, with all of it left, where this budget allows for 16 pages, and for 64 in the end.
+  EXPECT_EQ(guest_.pauses, 1u);
+  EXPECT_EQ(outcome.residue, kPages);
   expect_equal(outcome.id, guest_.at_pause);
 }
 
