@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "cli/duration.h"
@@ -102,6 +103,20 @@ json snapshot_status_json(const SnapshotService::Status& status) {
     value["error"] = status.last->error().text();
   }
   return value;
+}
+
+std::string describe_progress(const json& status) {
+  const auto found = status.find("progress");
+  const json progress = found != status.end() && found->is_object() ? *found : json::object();
+  const uint64_t written = number_of(progress, "written_bytes");
+  const uint64_t elapsed_ms = std::max<uint64_t>(number_of(progress, "elapsed_ms"), 1);
+  const auto committing = progress.find("committing");
+  return fmt::format("round {}, {} pages left, {} copied, {} written, {:.0f} MB/s, {:.1f} s{}",
+                     number_of(progress, "round"), number_of(progress, "pages_left"),
+                     number_of(progress, "copied_pages"), format_size(written),
+                     static_cast<double>(written) / 1e3 / static_cast<double>(elapsed_ms),
+                     static_cast<double>(elapsed_ms) / 1e3,
+                     committing != progress.end() && *committing == true ? ", committing" : "");
 }
 
 std::string describe_outcome(const json& result) {

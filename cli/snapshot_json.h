@@ -16,6 +16,9 @@ nlohmann::json snapshot_request_json(const snapshot::SnapshotService::Request& r
 nlohmann::json snapshot_status_json(const snapshot::SnapshotService::Status& status);
 nlohmann::json outcome_json(const snapshot::Capture::Outcome& outcome);
 
+// For a person, while it runs: one line without an end, from snapshot_status_json()'s object;
+// whatever is missing there is 0.
+std::string describe_progress(const nlohmann::json& status);
 // One or two lines for a person, from outcome_json()'s object.
 std::string describe_outcome(const nlohmann::json& result);
 

@@ -15,7 +15,6 @@
 #include "cli/exit_status.h"
 #include "cli/parsed_option.h"
 #include "cli/runtime_dir.h"
-#include "cli/size.h"
 #include "cli/snapshot_json.h"
 #include "cli/snapshot_options.h"
 #include "vmm/base/fd.h"
@@ -29,6 +28,7 @@ using base::Result;
 using nlohmann::json;
 
 constexpr int kPollMs = 50;
+constexpr const char* kClearLine = "\r\033[K";
 
 struct Options {
   snapshot::SnapshotService::Request request;
@@ -45,15 +45,6 @@ Result<base::Fd> take_interrupts() {
   base::Fd signals(::signalfd(-1, &taken, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!signals) return base::fail_errno("signalfd");
   return signals;
-}
-
-void show_progress(const json& progress) {
-  auto number = [&](const char* name) { return progress.value(name, uint64_t{0}); };
-  double seconds = static_cast<double>(std::max<uint64_t>(number("elapsed_ms"), 1)) / 1000;
-  double rate = static_cast<double>(number("written_bytes")) / 1e6 / seconds;
-  fmt::print(stderr, "\r\033[Kround {}, {} pages left, {} written, {:.0f} MB/s, {:.1f} s{}",
-             number("round"), number("pages_left"), format_size(number("written_bytes")), rate,
-             seconds, progress.value("committing", false) ? ", committing" : "");
 }
 
 // As ask_or_fail(), of a machine that may end meanwhile.
@@ -84,10 +75,10 @@ Result<json> wait_for_end(const RunningVm& vm, uint64_t number, const base::Fd& 
           "the result is gone: another snapshot was taken meanwhile; `minivmm list` has both");
     }
     if (status.value("running", false)) {
-      if (terminal) show_progress(status.value("progress", json::object()));
+      if (terminal) fmt::print(stderr, "{}{}", kClearLine, describe_progress(status));
       continue;
     }
-    if (terminal) fmt::print(stderr, "\r\033[K");
+    if (terminal) fmt::print(stderr, kClearLine);
     if (status.contains("result")) return status["result"];
     return fail(base::one_line(status.value("error", "no result")));
   }

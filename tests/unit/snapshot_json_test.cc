@@ -61,5 +61,45 @@ TEST(SnapshotJsonTest, AStatusHasProgressResultOrError) {
   EXPECT_EQ(snapshot_status_json(status)["error"], "disk full");
 }
 
+TEST(SnapshotJsonTest, ItsProgressAsALine) {
+  SnapshotService::Status status;
+  status.running = true;
+  status.round = 3;
+  status.pages_left = 17;
+  status.copied = 40'000;
+  status.written_bytes = 150 << 20;
+  status.elapsed_ms = 500;
+  EXPECT_EQ(describe_progress(snapshot_status_json(status)),
+            "round 3, 17 pages left, 40000 copied, 150 MiB written, 315 MB/s, 0.5 s");
+  status.pages_left = 0;
+  status.committing = true;
+  status.elapsed_ms = 2000;
+  EXPECT_EQ(describe_progress(snapshot_status_json(status)),
+            "round 3, 0 pages left, 40000 copied, 150 MiB written, 79 MB/s, 2.0 s, committing");
+}
+
+TEST(SnapshotJsonTest, AProgressThatHasJustBegunOrIsNone) {
+  SnapshotService::Status status;
+  status.running = true;
+  const std::string nothing = "round 0, 0 pages left, 0 copied, 0 B written, 0 MB/s, 0.0 s";
+  EXPECT_EQ(describe_progress(snapshot_status_json(status)), nothing);
+  for (const char* text : {"{}", R"({"progress":7})", R"({"progress":{"round":-1}})",
+                           R"({"progress":{"committing":"yes","elapsed_ms":"x"}})"}) {
+    EXPECT_EQ(describe_progress(json::parse(text)), nothing) << text;
+  }
+}
+
+TEST(SnapshotJsonTest, AnOutcomeSaysHowLongTheGuestWasHeld) {
+  Capture::Outcome outcome;
+  EXPECT_EQ(describe_outcome(outcome_json(outcome)).find("held"), std::string::npos);
+  outcome.slices = 7;
+  outcome.held_ns = 1'400'000;
+  outcome.longest_hold_ns = 250'000;
+  EXPECT_EQ(outcome_json(outcome)["longest_throttle_ns"], 250'000);
+  EXPECT_NE(describe_outcome(outcome_json(outcome))
+                .find("the guest writes fast: held 7 times, 1.4 ms in all, 250 us at most\n"),
+            std::string::npos);
+}
+
 }  // namespace
 }  // namespace cli
