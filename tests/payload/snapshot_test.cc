@@ -82,6 +82,39 @@ TEST_F(SnapshotPayloadTest, AFailedOneLosesNothing) {
   expect_stored(outcome.id, at_pause_);
 }
 
+// The same of a guest that writes everything while it is copied: cancelled in the pause, and in
+// rounds whose pages had left a pool far smaller than the guest.
+TEST_F(SnapshotPayloadTest, AFailedOneLosesNothingOfAGuestAtFullSpeed) {
+  boot("size=12M rate=0 verify=1 order=random", 24 << 20);
+  take();
+  for (auto on_hot : {Capture::OnHot::kThrottle, Capture::OnHot::kStop}) {
+    for (uint64_t rounds : {0, 2}) {
+      SCOPED_TRACE(rounds);
+      Capture::Options options{.max_pause_ns = 50000, .on_hot = on_hot, .staging_bytes = 4 << 20};
+      options.in_pause = [this] { progress_.cancel = true; };
+      std::jthread canceller;
+      if (rounds > 0) {
+        progress_.round = 0;
+        canceller = std::jthread([&](const std::stop_token& end) {
+          while (progress_.round < rounds && !end.stop_requested()) std::this_thread::yield();
+          progress_.cancel = true;
+        });
+      }
+      ASSERT_FALSE(capture_->take(options, progress_));
+      if (canceller.joinable()) {
+        canceller.request_stop();
+        canceller.join();
+      }
+      progress_.cancel = false;
+      options.in_pause = {};
+      auto outcome = take(options);
+      EXPECT_FALSE(outcome.full);
+      expect_stored(outcome.id, at_pause_);
+    }
+  }
+  EXPECT_EQ(guest_->output().find("FAIL"), std::string::npos) << guest_->output();
+}
+
 // The vCPU waits for interrupts; random bytes come into its memory, and pages go to the balloon.
 TEST_F(SnapshotPayloadTest, WhatDevicesWroteAndPagesGivenBack) {
   boot({.payload = "virtio", .command_line = "mode=rng ops=100000000 irq=1", .rng = true});
