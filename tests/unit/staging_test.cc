@@ -90,8 +90,9 @@ TEST(StagingSpaceTest, APackGrowsAsFarAsTheDiskGoes) {
     if (!generous) files.set_capacity((kPages + 20) * kPageBytes);
     auto storage = files.storage();
     auto pack = storage->create("pack", Storage::Caching::kDirect).value();
+    StagingPool pool;
     auto staging = *Staging::create(
-        {.ram_pages = kPages + 100, .pool_pages = Staging::kSmallestPool, .pool = &pool_}, hash_of,
+        {.ram_pages = kPages + 100, .pool_pages = Staging::kSmallestPool, .pool = &pool}, hash_of,
         [](uint64_t page) -> base::Result<PageEntry> { return PageEntry{.page = page}; },
         *storage->make_queue(32));
     for (uint64_t page = 0; page < kPages; ++page) {
