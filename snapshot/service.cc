@@ -120,16 +120,18 @@ Result<Capture::Outcome> SnapshotService::wait(uint64_t number) {
 }
 
 void SnapshotService::thread_main() {
-  auto due = Clock::now() + (config_.every.count() > 0 ? config_.every : kNever);
+  auto due = config_.every.count() > 0 ? Clock::now() + config_.every : Clock::time_point::max();
   auto give_back = Clock::now() + kNever;  // the pool
   std::unique_lock lock(mutex_);
   while (!ending_) {
     auto asked = [this] { return ending_ || next_.has_value() || disk_full_.has_value(); };
     bool was_asked = changed_.wait_until(lock, std::min(due, give_back), asked);
     if (ending_) return;
-    if (!was_asked && give_back < due) {
+    if (!was_asked && (give_back < due || config_.every.count() == 0)) {
       give_back = Clock::now() + kNever;
+      lock.unlock();
       if (capture_) capture_->release_pool();
+      lock.lock();
       continue;
     }
     if (disk_full_) {

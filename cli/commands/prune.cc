@@ -1,6 +1,7 @@
 // minivmm prune: removes snapshots, and frees what only they used.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 
@@ -39,20 +40,17 @@ json ids_json(const std::vector<Id>& ids) {
   return list;
 }
 
-// They go first: what only they continue can be pruned then.
-base::Result<std::vector<Id>> forget_heads(snapshot::Store& store, const Options& options) {
-  std::vector<Id> forgotten;
+base::Result<std::vector<Id>> find_heads(snapshot::Store& store, const Options& options) {
+  std::vector<Id> found;
   for (const std::string& prefix : options.heads) {
     TRY_ASSIGN(snapshot::HeadInfo head, find_head(store, prefix));
     if (head.alive) {
       return base::fail(fmt::format("the machine of branch {} runs: stop it first, minivmm stop {}",
                                     head.branch.text(), plain_text(head.vm_name)));
     }
-    forgotten.push_back(head.branch);
+    if (std::ranges::find(found, head.branch) == found.end()) found.push_back(head.branch);
   }
-  if (options.dry_run) return forgotten;
-  for (const Id& branch : forgotten) TRY(store.remove_head(branch));
-  return forgotten;
+  return found;
 }
 
 void print_report(const PruneReport& report, const std::vector<Id>& forgotten, bool dry_run) {
@@ -77,7 +75,6 @@ base::Result<int> prune(const Options& options) {
   if (!options.keep && options.remove.empty() && options.heads.empty())
     return base::fail("nothing to prune: say --keep N, --delete ID or --head BRANCH");
   TRY_ASSIGN(auto store, snapshot::Store::open(options.store));
-  TRY_ASSIGN(std::vector<Id> forgotten, forget_heads(*store, options));
   snapshot::PruneOptions wanted;
   wanted.keep = options.keep;
   wanted.dry_run = options.dry_run;
@@ -85,7 +82,16 @@ base::Result<int> prune(const Options& options) {
     TRY_ASSIGN(Id id, store->resolve(prefix));
     wanted.remove.push_back(id);
   }
+  TRY_ASSIGN(std::vector<Id> forgotten, find_heads(*store, options));
+  wanted.forgotten = forgotten;
+  uint64_t freed = 0;
+  // First of all, and what only they continue can go then; nothing goes before all is understood.
+  for (const Id& branch : options.dry_run ? std::vector<Id>{} : forgotten) {
+    TRY_ASSIGN(auto garbage, store->remove_head(branch));
+    freed += garbage.bytes;
+  }
   TRY_ASSIGN(PruneReport report, store->prune(wanted));
+  report.freed_bytes += freed;
   if (options.as_json) {
     print_json({{"dry_run", options.dry_run},
                 {"forgotten", ids_json(forgotten)},

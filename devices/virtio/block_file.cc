@@ -8,7 +8,9 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstring>
+#include <thread>
 
 namespace virtio {
 
@@ -17,6 +19,8 @@ using base::fail_errno;
 using base::Result;
 
 namespace {
+
+constexpr std::chrono::seconds kLockPatience{1};
 
 Result<bool> is_block_device(const std::string& path, const struct stat& status) {
   if (S_ISREG(status.st_mode)) return false;
@@ -100,8 +104,14 @@ Result<void> BlockFile::lock(const std::string& path) {
   struct flock lock{};
   lock.l_type = read_only_ ? F_RDLCK : F_WRLCK;
   lock.l_whence = SEEK_SET;
-  if (::fcntl(fd(), F_OFD_SETLK, &lock) == 0) return {};
-  if (errno != EAGAIN && errno != EACCES) return fail_errno("lock disk " + path);
+  // A process that was killed leaves its files open a moment longer than it lives: until the kernel
+  // has taken its io_uring apart.
+  const auto end = std::chrono::steady_clock::now() + kLockPatience;
+  do {
+    if (::fcntl(fd(), F_OFD_SETLK, &lock) == 0) return {};
+    if (errno != EAGAIN && errno != EACCES) return fail_errno("lock disk " + path);
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  } while (std::chrono::steady_clock::now() < end);
   return fail(fmt::format("disk {} is in use by another machine: stop it, or copy the disk{}", path,
                           read_only_ ? "" : ", or add ,ro to every use of it"));
 }

@@ -241,6 +241,7 @@ void LayeredDisk::full(const File& file) {
       "make room, then resume it",
       name_, file.name());
   base::log_warning("{}", message);
+  frozen_changed_.notify_all();
   if (on_full_) on_full_(message);
 }
 
@@ -304,10 +305,14 @@ void LayeredDisk::tell_waiting() {
 
 Result<bool> LayeredDisk::wait_frozen(std::chrono::milliseconds timeout) {
   std::unique_lock lock(mutex_);
-  bool complete =
-      frozen_changed_.wait_for(lock, timeout, [this] { return broken_ || frozen_complete(); });
+  frozen_changed_.wait_for(lock, timeout,
+                           [this] { return broken_ || full_told_ || frozen_complete(); });
   if (broken_) return std::unexpected(*broken_);
-  if (!complete) return false;
+  if (!frozen_complete()) {
+    // Whoever takes snapshots also pauses machines: it is not to wait for space.
+    if (full_told_) return base::fail("disk " + name_ + ": no space left in the store");
+    return false;
+  }
   if (identity_ || (base_writable_ && !read_only_)) return true;
   // Nobody writes to the base any more, so this thread may sync and read it as it likes.
   lock.unlock();

@@ -121,8 +121,10 @@ base::Result<PruneReport> prune_store(Store& store, const PruneOptions& options)
   for (const SnapshotInfo& info : infos) {
     if (!victims.contains(info.id)) continue;
     // Layers stand on it, be their machine alive or not.
-    bool in_use = std::ranges::any_of(
-        heads, [&](const HeadInfo& head) { return head.head && head.head->parent == info.id; });
+    bool in_use = std::ranges::any_of(heads, [&](const HeadInfo& head) {
+      return head.head && head.head->parent == info.id &&
+             std::ranges::find(options.forgotten, head.branch) == options.forgotten.end();
+    });
     if (!in_use) {
       TRY_ASSIGN(auto file, storage.open(snapshot_name(info.id), Storage::Access::kWrite,
                                          Storage::Caching::kCached));

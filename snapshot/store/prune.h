@@ -19,6 +19,8 @@ struct PruneOptions {
   std::vector<Id> remove;
   // Never remove these.
   std::vector<Id> keep_ids;
+  // As if these branches were not there (Store::remove_head() forgets them).
+  std::vector<Id> forgotten = {};
   // Remove nothing: the report says what would go, and how much it would free at most.
   bool dry_run = false;
 };

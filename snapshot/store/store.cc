@@ -266,7 +266,7 @@ base::Result<std::vector<HeadInfo>> Store::heads() const {
   return heads;
 }
 
-base::Result<void> Store::remove_head(const Id& branch) {
+base::Result<Garbage> Store::remove_head(const Id& branch) {
   {
     TRY_ASSIGN(auto store_lock, lock(File::Lock::kExclusive));
     TRY_ASSIGN(const bool alive, branch_is_alive(*storage_, branch));
@@ -281,8 +281,7 @@ base::Result<void> Store::remove_head(const Id& branch) {
     TRY(storage_->remove_directory(directory));
     TRY(storage_->sync_directory("heads"));
   }
-  TRY(recover());
-  return {};
+  return recover();
 }
 
 }  // namespace snapshot

@@ -76,8 +76,8 @@ class Store {
   base::Result<std::unique_ptr<Branch>> create_branch(std::optional<Id> parent,
                                                       std::string_view vm_name);
   base::Result<std::vector<HeadInfo>> heads() const;
-  // Forgets a branch whose machine is gone, and its layers since the last snapshot.
-  base::Result<void> remove_head(const Id& branch);
+  // Forgets a branch whose machine is gone, and its layers since the last snapshot: what is freed.
+  base::Result<Garbage> remove_head(const Id& branch);
 
   base::Result<PruneReport> prune(const PruneOptions& options) {
     return prune_store(*this, options);

@@ -3,6 +3,10 @@
 #include <gmock/gmock.h>
 #include <sys/stat.h>
 
+#include <chrono>
+#include <optional>
+#include <thread>
+
 #include "tests/support/temporary_file.h"
 
 namespace virtio {
@@ -58,6 +62,16 @@ TEST(BlockFile, IsLockedAgainstOtherMachines) {
   ASSERT_TRUE(reader);
   EXPECT_EQ(error(image.path(), true), "");
   EXPECT_THAT(error(image.path()), HasSubstr("is in use by another machine"));
+}
+
+TEST(BlockFile, OneThatIsBeingLetGoIsWaitedFor) {
+  test::TemporaryFile image(std::string(512, 'x'));
+  std::optional<BlockFile> first = std::move(*BlockFile::open({.path = image.path()}));
+  std::jthread last_breath([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    first.reset();
+  });
+  EXPECT_EQ(error(image.path()), "");
 }
 
 TEST(BlockFile, SaysWhatIsWrongWithThePath) {
