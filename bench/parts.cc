@@ -92,7 +92,7 @@ BENCHMARK_DEFINE_F(StoreFixture, StagePages)(benchmark::State& state) {
   auto pages = random_pages(512);
   snapshot::StagingPool pool;
   auto staging = snapshot::Staging::create(
-      {.ram_pages = 512, .pool_pages = 1024, .pool = &pool},
+      {.ram_pages = 512, .pool_pages = 1024}, pool,
       [this](const std::byte* page) { return store->hash({page, kPageBytes}); },
       [](uint64_t page) -> base::Result<PageEntry> { return PageEntry{.page = page}; },
       *store->storage().make_queue(32));

@@ -22,10 +22,9 @@ struct ControlServer::Client {
   bool was_idle = true;
 };
 
-base::Result<std::unique_ptr<ControlServer>> ControlServer::start(const std::string& path,
+base::Result<std::unique_ptr<ControlServer>> ControlServer::start(base::UnixListener listener,
                                                                   ControlTarget& target,
                                                                   Timeouts timeouts) {
-  TRY_ASSIGN(auto listener, base::UnixListener::create(path));
   base::Fd timer(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
   if (!timer) return base::fail_errno("timerfd_create");
   std::unique_ptr<ControlServer> server(

@@ -29,13 +29,13 @@ class ControlServer {
     std::chrono::milliseconds idle{60000};
   };
 
-  // `target` must outlive the server. The error names the path.
-  static base::Result<std::unique_ptr<ControlServer>> start(const std::string& path,
+  // `target` must outlive the server. Clients that came to the listener before are served too.
+  static base::Result<std::unique_ptr<ControlServer>> start(base::UnixListener listener,
                                                             ControlTarget& target,
                                                             Timeouts timeouts);
-  static base::Result<std::unique_ptr<ControlServer>> start(const std::string& path,
+  static base::Result<std::unique_ptr<ControlServer>> start(base::UnixListener listener,
                                                             ControlTarget& target) {
-    return start(path, target, Timeouts());
+    return start(std::move(listener), target, Timeouts());
   }
   // Answers the request being handled, then closes everything and removes the socket.
   ~ControlServer();

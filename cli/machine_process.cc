@@ -35,7 +35,7 @@ void log_scheduled(const Result<snapshot::Capture::Outcome>& outcome) {
 
 }  // namespace
 
-void DiskFullRelay::tell(const std::string& message) {
+void DiskFullRelay::operator()(const std::string& message) {
   std::lock_guard lock(mutex_);
   message_ = message;
   // It only wakes a thread: who tells may hold a lock that a vCPU waits for on its way to a pause.
@@ -117,10 +117,18 @@ Result<void> start_snapshots(MachineProcess& process, const RunOptions& options)
   return {};
 }
 
+Result<void> listen(MachineProcess& process, const std::string& path) {
+  TRY_ASSIGN(auto listener, base::UnixListener::create(path));
+  process.listener.emplace(std::move(listener));
+  return {};
+}
+
 Result<void> serve(MachineProcess& process, const RunOptions& options) {
   process.target = std::make_unique<RunningMachine>(options, *process.machine, *process.platform,
                                                     *process.snapshots);
-  TRY_ASSIGN(process.server, ControlServer::start(options.api_socket, *process.target));
+  if (!process.listener) TRY(listen(process, options.api_socket));
+  TRY_ASSIGN(process.server, ControlServer::start(std::move(*process.listener), *process.target));
+  process.listener.reset();
   return {};
 }
 

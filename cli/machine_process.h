@@ -17,6 +17,7 @@
 #include "snapshot/pager.h"
 #include "snapshot/service.h"
 #include "vmm/base/result.h"
+#include "vmm/base/unix_socket.h"
 #include "vmm/machine.h"
 
 namespace cli {
@@ -25,7 +26,7 @@ namespace cli {
 // takes snapshots and pauses the machine. Any thread, with any lock held.
 class DiskFullRelay {
  public:
-  void tell(const std::string& message);
+  void operator()(const std::string& message);
   // Null: nobody any more. A word that came before is passed on now.
   void attach(snapshot::SnapshotService* to);
   bool told() const;
@@ -49,6 +50,8 @@ struct MachineProcess {
   std::unique_ptr<snapshot::Pager> pager;
   std::unique_ptr<snapshot::MachineGuest> guest;  // until start_snapshots() hands it on
   std::unique_ptr<snapshot::SnapshotService> snapshots;
+  // Until serve() hands it on, where it is there before (listen()).
+  std::optional<base::UnixListener> listener;
   std::unique_ptr<RunningMachine> target;
   std::unique_ptr<ControlServer> server;
   std::atomic<bool> complete = false;  // the main thread only waits for the machine's end
@@ -64,6 +67,8 @@ base::Result<void> make_platform(MachineProcess& process, const RunOptions& opti
                                  MachineDisks disks);
 // The state is set: from here on snapshots may be taken.
 base::Result<void> start_snapshots(MachineProcess& process, const RunOptions& options);
+// A control socket whose path somebody chose may be impossible: made before anything else.
+base::Result<void> listen(MachineProcess& process, const std::string& path);
 // From here on others may ask for things. The guest may run already.
 base::Result<void> serve(MachineProcess& process, const RunOptions& options);
 

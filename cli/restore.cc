@@ -124,9 +124,7 @@ Result<void> prepare(MachineProcess& process, const SnapshotRef& from, const Run
   TRY(snapshot::check_memory(process.machine->memory(), *from));
   TRY(fill_memory(process, from, asked));
   TRY_ASSIGN(MachineDisks disks, open_restored_disks(options, *process.store, from, *process.branch,
-                                                     [&process](const std::string& message) {
-                                                       process.disk_full.tell(message);
-                                                     }));
+                                                     std::ref(process.disk_full)));
   return make_platform(process, options, std::move(disks));
 }
 
@@ -155,6 +153,7 @@ Result<int> restore_machine(const RestoreOptions& asked) {
   options.name = name.name();
   options.api_socket = name.socket();
   MachineProcess process;
+  if (!asked.host.api_socket.empty()) TRY(listen(process, options.api_socket));
   process.store = std::move(store);
   TRY_ASSIGN(process.branch, snapshot::Branch::create(*process.store, from, options.name));
   TRY_ASSIGN(base::SectionReader sections, from->sections());
@@ -166,12 +165,8 @@ Result<int> restore_machine(const RestoreOptions& asked) {
   TRY(set_state(process, sections, asked.clock));
   TRY(start_snapshots(process, options));
   process.complete = true;
-  // A socket that was asked for may be impossible, and the guest is not to run for nothing then;
-  // otherwise it need not wait for it.
-  bool chosen_socket = !asked.host.api_socket.empty();
-  if (chosen_socket) TRY(serve(process, options));
   if (!asked.paused) let_guest_run(process);
-  if (!chosen_socket) TRY(serve(process, options));
+  TRY(serve(process, options));
   if (process.pager) process.pager->bring_ahead();
   if (asked.link != nullptr) asked.link->say_running();
   return report_end(stay_with(process, options, *foreground));

@@ -35,9 +35,7 @@ Result<void> assemble(MachineProcess& process, const RunOptions& options, Foregr
     TRY_ASSIGN(process.branch, process.store->create_branch(std::nullopt, options.name));
   }
   TRY_ASSIGN(MachineDisks disks,
-             open_disks(options, process.store.get(), [&process](const std::string& message) {
-               process.disk_full.tell(message);
-             }));
+             open_disks(options, process.store.get(), std::ref(process.disk_full)));
   TRY(make_platform(process, options, std::move(disks)));
   TRY(load_guest(*process.machine, options));
   TRY(start_snapshots(process, options));
@@ -55,6 +53,7 @@ Result<int> run_machine(const RunOptions& asked) {
   options.name = name.name();
   options.api_socket = name.socket();
   MachineProcess process;
+  if (!asked.api_socket.empty()) TRY(listen(process, options.api_socket));
   TRY(assemble(process, options, *foreground));
   let_guest_run(process);
   return report_end(stay_with(process, options, *foreground));

@@ -135,13 +135,12 @@ Result<void> Capture::Run::begin() {
     if (outcome.full) return PageEntry{.page = page};
     return parent->find(kRamSpace, page);
   };
-  TRY_ASSIGN(staging,
-             Staging::create(
-                 {.ram_pages = ram_pages, .pool_pages = pool_pages, .pool = &capture.pool_},
-                 [this](const std::byte* page) {
-                   return capture.store_.hash(std::span(page, kPageBytes));
-                 },
-                 std::move(entry_of), std::move(queue)));
+  TRY_ASSIGN(staging, Staging::create(
+                          {.ram_pages = ram_pages, .pool_pages = pool_pages}, capture.pool_,
+                          [this](const std::byte* page) {
+                            return capture.store_.hash(std::span(page, kPageBytes));
+                          },
+                          std::move(entry_of), std::move(queue)));
   outcome.staging_bytes = staging->pool_bytes();
   return {};
 }

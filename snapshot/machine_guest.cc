@@ -141,7 +141,8 @@ Result<void> MachineGuest::prepare_disks(Branch& branch) {
           "the machine's disks are not layered, so a snapshot cannot hold them: start it with "
           "--store DIR");
     }
-    if (disks_[i]->read_only()) continue;
+    // A snapshot that failed before its pause left its layer.
+    if (disks_[i]->read_only() || disks_[i]->is_prepared()) continue;
     TRY_ASSIGN(LayerFiles next, branch.create_layer(static_cast<uint32_t>(i)));
     TRY(disks_[i]->prepare_freeze(std::move(next)));
   }

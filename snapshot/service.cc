@@ -127,7 +127,7 @@ void SnapshotService::thread_main() {
     auto asked = [this] { return ending_ || next_.has_value() || disk_full_.has_value(); };
     bool was_asked = changed_.wait_until(lock, std::min(due, give_back), asked);
     if (ending_) return;
-    if (!was_asked && (give_back < due || config_.every.count() == 0)) {
+    if (!was_asked && give_back < due) {
       give_back = Clock::now() + kNever;
       lock.unlock();
       if (capture_) capture_->release_pool();

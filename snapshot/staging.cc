@@ -19,11 +19,11 @@ constexpr uint64_t kGrowBytes = 64 << 20;
 alignas(64) constexpr std::array<std::byte, kPageBytes> kZeroPage{};
 }  // namespace
 
-Result<std::unique_ptr<Staging>> Staging::create(const Options& options, Hasher hasher,
-                                                 Parent parent, std::unique_ptr<IoQueue> queue) {
+Result<std::unique_ptr<Staging>> Staging::create(const Options& options, StagingPool& pool,
+                                                 Hasher hasher, Parent parent,
+                                                 std::unique_ptr<IoQueue> queue) {
   std::unique_ptr<Staging> staging(
-      new Staging(options, std::move(hasher), std::move(parent), std::move(queue)));
-  StagingPool& pool = staging->pool_;
+      new Staging(options, pool, std::move(hasher), std::move(parent), std::move(queue)));
   if (pool.pages != staging->pool_pages_) {
     pool = {};
     TRY_ASSIGN(pool.memory, base::Mapping::huge(staging->pool_pages_ * kPageBytes));
@@ -35,13 +35,13 @@ Result<std::unique_ptr<Staging>> Staging::create(const Options& options, Hasher 
   return staging;
 }
 
-Staging::Staging(const Options& options, Hasher hasher, Parent parent,
+Staging::Staging(const Options& options, StagingPool& pool, Hasher hasher, Parent parent,
                  std::unique_ptr<IoQueue> queue)
     : ram_pages_(options.ram_pages),
       pool_pages_(std::max(options.pool_pages, kSmallestPool)),
       hasher_(std::move(hasher)),
       parent_(std::move(parent)),
-      pool_(*options.pool),
+      pool_(pool),
       slot_entry_(pool_pages_, kNone),
       queue_(std::move(queue)) {
   zero_hash_ = hasher_(kZeroPage.data());

@@ -34,8 +34,6 @@ class Staging {
   struct Options {
     uint64_t ram_pages = 0;
     uint64_t pool_pages = 0;  // at least kSmallestPool
-    // Outlives the object, and is made anew where it has another size.
-    StagingPool* pool = nullptr;
   };
   // The hash of a page's content, and what the parent snapshot says of the page.
   using Hasher = std::function<PageHash(const std::byte* page)>;
@@ -50,8 +48,9 @@ class Staging {
   };
   static constexpr uint64_t kSmallestPool = 1024;
 
-  static base::Result<std::unique_ptr<Staging>> create(const Options& options, Hasher hasher,
-                                                       Parent parent,
+  // `pool` outlives the object, and is made anew where it has another size.
+  static base::Result<std::unique_ptr<Staging>> create(const Options& options, StagingPool& pool,
+                                                       Hasher hasher, Parent parent,
                                                        std::unique_ptr<IoQueue> queue);
 
   // Copies of new pages that still fit; pages that are in the pool always do.
@@ -98,7 +97,8 @@ class Staging {
     bool free = true;
   };
 
-  Staging(const Options& options, Hasher hasher, Parent parent, std::unique_ptr<IoQueue> queue);
+  Staging(const Options& options, StagingPool& pool, Hasher hasher, Parent parent,
+          std::unique_ptr<IoQueue> queue);
   std::byte* slot_data(uint64_t position) const;
   base::Result<void> settle_entry(Entry& entry);
   void leave_pool(Entry& entry);

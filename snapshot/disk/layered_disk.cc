@@ -286,6 +286,11 @@ Result<void> LayeredDisk::prepare_freeze(LayerFiles next) {
   return {};
 }
 
+bool LayeredDisk::is_prepared() const {
+  std::lock_guard lock(mutex_);
+  return next_ != nullptr;
+}
+
 void LayeredDisk::freeze() {
   std::lock_guard lock(mutex_);
   assert(next_);

@@ -76,6 +76,8 @@ class LayeredDisk final : public virtio::Disk {
   // --- snapshots ---
   // Before the pause: the layer that freeze() switches to. One that was not used is replaced.
   base::Result<void> prepare_freeze(LayerFiles next);
+  // Since prepare_freeze(), until freeze().
+  bool is_prepared() const;
   // In the pause, the device between two requests: what the disk holds now is what the snapshot
   // has. Neither waits nor allocates. What the device lists as in flight may be in it or not.
   void freeze();

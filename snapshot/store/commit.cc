@@ -289,7 +289,13 @@ base::Result<void> Commit::make_durable(File& manifest) {
   TRY_ASSIGN(auto queue,
              storage.make_queue(static_cast<unsigned>(std::max<size_t>(files.size(), 8))));
   for (size_t i = 0; i < files.size(); ++i) TRY(queue->sync(operations[i], *files[i]));
-  TRY(queue->submit());
+  if (auto submitted = queue->submit(); !submitted) {
+    // Some may have begun, and nobody hears what they say.
+    for (bool* failed : sync_failed) {
+      if (failed) *failed = true;
+    }
+    return submitted;
+  }
   // The directories meanwhile. Layers got their names, durably, when they were made.
   base::Result<void> directories;
   if (new_pack) directories = storage.sync_directory("packs");

@@ -57,6 +57,15 @@ Recorded branches(uint64_t seed) {
   return script.recorded();
 }
 
+Script::Machine with_flushed_disk(Script& script) {
+  auto machine = script.boot(16, 16);
+  machine.guest.set(1, 101);
+  script.take(machine, Kind::kFull, [&] { script.write(machine, 3, 303); });
+  script.write(machine, 4, 304);
+  script.flush(machine);
+  return machine;
+}
+
 Recorded flushes(uint64_t seed) {
   Script script(seed);
   script.create_store();
@@ -157,11 +166,7 @@ const Way kKill = {"killed", {.error = EIO, .not_made = true}, [](Call) { return
 Killed killed_commit(uint64_t n) {
   Script script(n + 1);
   script.create_store();
-  auto machine = script.boot(16, 16);
-  machine.guest.set(1, 101);
-  script.take(machine, Kind::kFull, [&] { script.write(machine, 3, 303); });
-  script.write(machine, 4, 304);
-  script.flush(machine);
+  auto machine = with_flushed_disk(script);
   machine.guest.set(1, 201);
   FaultAt kill(script.system(), n, kKill);
   (void)script.try_take(machine, Kind::kIncremental);
@@ -197,6 +202,12 @@ FaultPlan nth(Call call, uint64_t n, const Fault& fault, bool& there) {
   };
 }
 
+void meet(Script& script, FaultPlan plan, const std::function<void()>& what) {
+  script.system().set_faults(std::move(plan));
+  what();
+  script.system().set_faults({});
+}
+
 }  // namespace
 
 Faulty failing_commit(uint64_t seed, Call call, uint64_t n, const Fault& fault) {
@@ -208,9 +219,8 @@ Faulty failing_commit(uint64_t seed, Call call, uint64_t n, const Fault& fault) 
   script.take(machine, Kind::kFull);
   machine.guest.set(1, 201);
   machine.guest.set(2, 0);
-  script.system().set_faults(nth(call, n, fault, faulty.there));
-  (void)script.try_take(machine, Kind::kIncremental);
-  script.system().set_faults({});
+  meet(script, nth(call, n, fault, faulty.there),
+       [&] { (void)script.try_take(machine, Kind::kIncremental); });
   machine.guest.set(5, 205);
   script.take(machine, Kind::kIncremental);
   script.stop(machine);
@@ -230,9 +240,8 @@ Faulty failing_commit_with_disk(uint64_t seed, Call call, uint64_t n, const Faul
   script.flush(machine);
   script.write(machine, 4, 304);
   machine.guest.set(1, 201);
-  script.system().set_faults(nth(call, n, fault, faulty.there));
-  (void)script.try_take(machine, Kind::kIncremental);
-  script.system().set_faults({});
+  meet(script, nth(call, n, fault, faulty.there),
+       [&] { (void)script.try_take(machine, Kind::kIncremental); });
   script.stop(machine);
   script.recover();
   faulty.recorded = script.recorded();
@@ -246,9 +255,7 @@ Faulty failing_prune(uint64_t seed, Call call, uint64_t n, const Fault& fault) {
   auto [machine, old] = prunable(script);
   script.write(machine, 3, 3003);
   script.flush(machine);
-  script.system().set_faults(nth(call, n, fault, faulty.there));
-  (void)script.try_prune(old);
-  script.system().set_faults({});
+  meet(script, nth(call, n, fault, faulty.there), [&] { (void)script.try_prune(old); });
   machine.guest.set(1, 401);
   script.take(machine, Kind::kIncremental);
   script.stop(machine);
@@ -266,14 +273,14 @@ Faulty failing_branch(uint64_t seed, Call call, uint64_t n, const Fault& fault) 
   first.guest.set(1, 201);
   script.take(first, Kind::kIncremental);
   script.stop(first);
-  script.system().set_faults(nth(call, n, fault, faulty.there));
-  auto second = script.try_restore(root);
-  if (second) {
+  base::Result<Script::Machine> second = base::fail("not restored");
+  meet(script, nth(call, n, fault, faulty.there), [&] {
+    second = script.try_restore(root);
+    if (!second) return;
     script.write(*second, 5, 405);
     second->guest.set(2, 302);
     (void)script.try_take(*second, Kind::kIncremental);
-  }
-  script.system().set_faults({});
+  });
   if (!second) second = script.restore(root);
   (void)script.try_flush(*second);
   script.stop(*second);

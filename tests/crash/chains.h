@@ -13,6 +13,8 @@ Recorded merges(uint64_t seed);
 Recorded branches(uint64_t seed);
 // Machines with disks that write, discard and flush, with snapshots in between.
 Recorded flushes(uint64_t seed);
+// A machine that has a snapshot, and has written and flushed a block since.
+Script::Machine with_flushed_disk(Script& script);
 // A machine of 32 pages and 16 blocks that runs. Its snapshots `old` are the only ones that need a
 // pack, a part of another that is worth a hole, index runs and a disk layer.
 struct Prunable {

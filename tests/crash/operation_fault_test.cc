@@ -84,11 +84,7 @@ TEST_P(OperationFaultTest, ACommitWithADisk) {
   at_every_call(30, [&](uint64_t number) {
     Script script(number);
     script.create_store();
-    auto machine = script.boot(16, 16);
-    machine.guest.set(1, 101);
-    script.take(machine, Kind::kFull, [&] { script.write(machine, 3, 303); });
-    script.write(machine, 4, 304);
-    script.flush(machine);
+    auto machine = with_flushed_disk(script);
     script.write(machine, 5, 305);
     machine.guest.set(1, 201);
     FaultAt fault(script.system(), number, GetParam());
@@ -156,11 +152,8 @@ TEST_P(OperationFaultTest, ABranchAndItsFirstCommit) {
   at_every_call(40, [&](uint64_t number) {
     Script script(number);
     script.create_store();
-    auto machine = script.boot(16, 16);
-    machine.guest.set(1, 101);
-    Id root = script.take(machine, Kind::kFull, [&] { script.write(machine, 3, 303); });
-    script.write(machine, 4, 304);
-    script.flush(machine);
+    auto machine = with_flushed_disk(script);
+    const Id root = machine.branch->parent()->id();
     FaultAt fault(script.system(), number, GetParam());
     auto branch = script.try_restore(root);
     expect_named(branch, fault);

@@ -154,5 +154,21 @@ TEST_F(ReadsInFlightTest, AreIssuedAgainAndBringTheRightContent) {
   }
 }
 
+// The layer that was made for its pause is the next one's.
+TEST_F(ReadsInFlightTest, SnapshotsThatFailLeaveOneLayerAtMost) {
+  boot_reader();
+  take();
+  auto layers = [this] { return value_of(store_->storage().list("layers")).size(); };
+  const size_t before = layers();
+  for (int i = 0; i < 3; ++i) {
+    progress_.cancel = true;  // met after the disks are prepared
+    ASSERT_FALSE(capture_->take({}, progress_));
+    EXPECT_LE(layers(), before + 2) << "data and log of one";
+  }
+  EXPECT_GT(layers(), before) << "nothing was prepared";
+  progress_.cancel = false;
+  EXPECT_FALSE(take().full);
+}
+
 }  // namespace
 }  // namespace payload_test

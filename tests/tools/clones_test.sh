@@ -165,6 +165,12 @@ gone() { [[ $("$minivmm" ps --json) = "[]" ]]; }
 until_true gone
 exec 3>&-
 
+# A control socket that cannot be is met before anything is made.
+before=$(layers)
+matches "an impossible socket" "$("$minivmm" restore store --disk disk.img --name i \
+    --api-socket "$scratch/no/such/s" 2>&1)" "no/such/s"
+same "an impossible socket: nothing of it stays in the store" "$(layers)" "$before"
+
 # What cannot be shared is refused.
 matches "a socket for all" "$("$minivmm" restore store --clones 2 --disk disk.img \
     --api-socket "$scratch/s" 2>&1)" "--api-socket"

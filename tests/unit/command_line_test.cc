@@ -103,7 +103,7 @@ TEST_F(CommandLine, CommandsFailWithoutTheMachine) {
 struct ClientCommands : CommandLine {
   ClientCommands()
       : name(*VmName::claim(*prepare_runtime_dir(), "job1", "")),
-        server(*ControlServer::start(name.socket(), target)) {}
+        server(*ControlServer::start(*base::UnixListener::create(name.socket()), target)) {}
 
   test::FakeTarget target;
   VmName name;

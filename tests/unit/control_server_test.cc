@@ -20,7 +20,9 @@ using testing::HasSubstr;
 
 struct ControlServerTest : testing::Test {
   void start(ControlServer::Timeouts timeouts = {}) {
-    auto started = ControlServer::start(path, target, timeouts);
+    auto listener = base::UnixListener::create(path);
+    ASSERT_TRUE(listener) << listener.error().text();
+    auto started = ControlServer::start(std::move(*listener), target, timeouts);
     ASSERT_TRUE(started) << started.error().text();
     server = std::move(*started);
   }
@@ -62,7 +64,7 @@ TEST_F(ControlServerTest, AnswersItsClient) {
 
 TEST_F(ControlServerTest, RemovesItsSocketAndRefusesOneInUse) {
   start();
-  auto second = ControlServer::start(path, target);
+  auto second = base::UnixListener::create(path);
   ASSERT_FALSE(second);
   EXPECT_THAT(second.error().text(), HasSubstr(path));
   server.reset();

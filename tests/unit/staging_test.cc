@@ -31,7 +31,7 @@ class StagingTest : public testing::Test {
   StagingPool pool_;
   std::unique_ptr<Staging> make(uint64_t pages) {
     return *Staging::create(
-        {.ram_pages = pages, .pool_pages = Staging::kSmallestPool, .pool = &pool_}, hash_of,
+        {.ram_pages = pages, .pool_pages = Staging::kSmallestPool}, pool_, hash_of,
         [this](uint64_t page) -> base::Result<PageEntry> {
           auto found = parent_.find(page);
           return found == parent_.end() ? PageEntry{.page = page} : found->second;
@@ -92,7 +92,7 @@ TEST(StagingSpaceTest, APackGrowsAsFarAsTheDiskGoes) {
     auto pack = storage->create("pack", Storage::Caching::kDirect).value();
     StagingPool pool;
     auto staging = *Staging::create(
-        {.ram_pages = kPages + 100, .pool_pages = Staging::kSmallestPool, .pool = &pool}, hash_of,
+        {.ram_pages = kPages + 100, .pool_pages = Staging::kSmallestPool}, pool, hash_of,
         [](uint64_t page) -> base::Result<PageEntry> { return PageEntry{.page = page}; },
         *storage->make_queue(32));
     for (uint64_t page = 0; page < kPages; ++page) {
