@@ -124,8 +124,8 @@ TEST_F(SnapshotCommandTest, ItsResultIsWhatTheStoreHolds) {
     ASSERT_EQ(inspected.status, 0) << inspected.output;
     const json whole = json::parse(inspected.output, nullptr, false);
 
-    EXPECT_EQ(id, row["id"]);
-    EXPECT_EQ(id, whole["id"]);
+    EXPECT_EQ(row["id"], id);
+    EXPECT_EQ(whole["id"], id);
     EXPECT_EQ(result["kind"], i == 0 ? "full" : "incremental");
     for (const char* name : {"kind", "pause_ns"}) {
       EXPECT_EQ(result[name], row[name]) << name;
