@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cerrno>
 #include <string_view>
 
 #include "snapshot/store/store.h"
@@ -20,6 +21,21 @@ std::optional<Id> id_in(std::string_view name) {
   if (size_t dash = name.find('-'); dash != std::string_view::npos) name.remove_prefix(dash + 1);
   auto id = Id::parse(name);
   return id ? std::optional(*id) : std::nullopt;
+}
+
+// A machine that ends takes its place away without the store's lock: what is gone is done.
+base::Result<void> unless_gone(base::Result<void> done) {
+  if (!done && done.error().os_error() == ENOENT) return {};
+  return done;
+}
+
+base::Result<void> remove_place(Storage& storage, const Id& branch) {
+  const std::string directory = branch_directory(branch);
+  TRY_ASSIGN(const auto names, storage.list(directory));
+  for (const std::string& name : names) {
+    TRY(unless_gone(storage.remove(fmt::format("{}/{}", directory, name))));
+  }
+  return storage.remove_directory(directory);
 }
 
 class Remover {
@@ -97,7 +113,9 @@ base::Result<void> settle_names(Storage& storage) {
   TRY(storage.sync_directory("snap"));
   TRY(storage.sync_directory("heads"));
   TRY_ASSIGN(const auto branches, storage.list("heads"));
-  for (const std::string& branch : branches) TRY(storage.sync_directory("heads/" + branch));
+  for (const std::string& branch : branches) {
+    TRY(unless_gone(storage.sync_directory("heads/" + branch)));
+  }
   return {};
 }
 
@@ -116,14 +134,7 @@ base::Result<Garbage> remove_unnamed(Store& store, const References& references,
   };
   TRY(remover.clean("tmp", lives));
   for (const char* directory : {"runs", "packs", "layers"}) TRY(remover.clean(directory, stays));
-  for (const Id& branch : references.abandoned) {
-    const std::string directory = branch_directory(branch);
-    TRY_ASSIGN(const auto names, storage.list(directory));
-    for (const std::string& name : names) {
-      TRY(storage.remove(fmt::format("{}/{}", directory, name)));
-    }
-    TRY(storage.remove_directory(directory));
-  }
+  for (const Id& branch : references.abandoned) TRY(unless_gone(remove_place(storage, branch)));
   return remover.garbage();
 }
 

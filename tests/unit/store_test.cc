@@ -344,6 +344,34 @@ TEST(StoreModelTest, AFullDiskLeavesTheChainAsItWas) {
   EXPECT_EQ(differs(*store->load(full).value(), machine.history().at(full), 64), "");
 }
 
+TEST(StoreModelTest, APruneMeetsAMachineThatIsJustEnding) {
+  using enum test::Call;
+  for (const test::Call gone : {kList, kRemove, kRemoveDirectory, kSyncDirectory}) {
+    test::ModelFileSystem files;
+    auto store = Store::create(files.storage()).value();
+    StoreMachine machine(*store, 64);
+    machine.write(1, 1);
+    const Id full = machine.commit(Kind::kFull).value();
+    machine.write(1, 2);
+    ASSERT_TRUE(machine.commit(Kind::kFull));
+    // Nobody has its lock any more; its files are there until the first such call.
+    const std::string place = branch_directory(store->new_id().value());
+    ASSERT_TRUE(store->storage().make_directory(place));
+    ASSERT_TRUE(store->storage().create(place + "/lock", Storage::Caching::kCached));
+    bool reached = false;
+    files.set_faults([&](const test::CallSite& site) -> std::optional<test::Fault> {
+      if (!site.name.starts_with(place)) return std::nullopt;
+      reached |= site.call == gone;
+      if (!reached) return std::nullopt;
+      return test::Fault{.error = ENOENT};
+    });
+    const auto report = store->prune({.keep = {}, .remove = {full}, .keep_ids = {}});
+    ASSERT_TRUE(report) << report.error().text();
+    EXPECT_TRUE(reached) << call_name(gone);
+    EXPECT_GT(report->freed_bytes, 0u);
+  }
+}
+
 TEST(StoreModelTest, WhateverFailsTheChainStaysAndTheNextCommitIsComplete) {
   for (uint64_t failing = 0;; ++failing) {
     test::ModelFileSystem files;
