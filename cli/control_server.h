@@ -29,7 +29,7 @@ class ControlServer {
     std::chrono::milliseconds idle{60000};
   };
 
-  // `target` must outlive the server. Clients that came to the listener before are served too.
+  // `target` must outlive the server. The listener listens.
   static base::Result<std::unique_ptr<ControlServer>> start(base::UnixListener listener,
                                                             ControlTarget& target,
                                                             Timeouts timeouts);

@@ -117,8 +117,8 @@ Result<void> start_snapshots(MachineProcess& process, const RunOptions& options)
   return {};
 }
 
-Result<void> listen(MachineProcess& process, const std::string& path) {
-  TRY_ASSIGN(auto listener, base::UnixListener::create(path));
+Result<void> bind_socket(MachineProcess& process, const std::string& path) {
+  TRY_ASSIGN(auto listener, base::UnixListener::bind(path));
   process.listener.emplace(std::move(listener));
   return {};
 }
@@ -126,7 +126,7 @@ Result<void> listen(MachineProcess& process, const std::string& path) {
 Result<void> serve(MachineProcess& process, const RunOptions& options) {
   process.target = std::make_unique<RunningMachine>(options, *process.machine, *process.platform,
                                                     *process.snapshots);
-  if (!process.listener) TRY(listen(process, options.api_socket));
+  TRY(process.listener->listen());
   TRY_ASSIGN(process.server, ControlServer::start(std::move(*process.listener), *process.target));
   process.listener.reset();
   return {};

@@ -50,7 +50,7 @@ struct MachineProcess {
   std::unique_ptr<snapshot::Pager> pager;
   std::unique_ptr<snapshot::MachineGuest> guest;  // until start_snapshots() hands it on
   std::unique_ptr<snapshot::SnapshotService> snapshots;
-  // Until serve() hands it on, where it is there before (listen()).
+  // Bound, until serve() hands it on.
   std::optional<base::UnixListener> listener;
   std::unique_ptr<RunningMachine> target;
   std::unique_ptr<ControlServer> server;
@@ -67,9 +67,10 @@ base::Result<void> make_platform(MachineProcess& process, const RunOptions& opti
                                  MachineDisks disks);
 // The state is set: from here on snapshots may be taken.
 base::Result<void> start_snapshots(MachineProcess& process, const RunOptions& options);
-// A control socket whose path somebody chose may be impossible: made before anything else.
-base::Result<void> listen(MachineProcess& process, const std::string& path);
-// From here on others may ask for things. The guest may run already.
+// The control socket, which may be impossible, before anything else: nobody can connect yet.
+base::Result<void> bind_socket(MachineProcess& process, const std::string& path);
+// From here on others may ask for things. The guest runs already, where it is to: who pauses it
+// then is the last to say so.
 base::Result<void> serve(MachineProcess& process, const RunOptions& options);
 
 // Where a disk was full before the machine ran, it is paused again.

@@ -153,7 +153,7 @@ Result<int> restore_machine(const RestoreOptions& asked) {
   options.name = name.name();
   options.api_socket = name.socket();
   MachineProcess process;
-  if (!asked.host.api_socket.empty()) TRY(listen(process, options.api_socket));
+  TRY(bind_socket(process, options.api_socket));
   process.store = std::move(store);
   TRY_ASSIGN(process.branch, snapshot::Branch::create(*process.store, from, options.name));
   TRY_ASSIGN(base::SectionReader sections, from->sections());

@@ -38,8 +38,7 @@ Result<void> assemble(MachineProcess& process, const RunOptions& options, Foregr
              open_disks(options, process.store.get(), std::ref(process.disk_full)));
   TRY(make_platform(process, options, std::move(disks)));
   TRY(load_guest(*process.machine, options));
-  TRY(start_snapshots(process, options));
-  return serve(process, options);
+  return start_snapshots(process, options);
 }
 
 }  // namespace
@@ -53,9 +52,10 @@ Result<int> run_machine(const RunOptions& asked) {
   options.name = name.name();
   options.api_socket = name.socket();
   MachineProcess process;
-  if (!asked.api_socket.empty()) TRY(listen(process, options.api_socket));
+  TRY(bind_socket(process, options.api_socket));
   TRY(assemble(process, options, *foreground));
   let_guest_run(process);
+  TRY(serve(process, options));
   return report_end(stay_with(process, options, *foreground));
 }
 

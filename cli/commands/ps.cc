@@ -1,7 +1,7 @@
 // minivmm ps: the running machines of this user.
 #include <fmt/format.h>
-#include <unistd.h>
 
+#include <cerrno>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -22,15 +22,17 @@ struct PsOptions {
   bool names_only = false;
 };
 
-// A machine that does not answer is listed all the same: it may be busy. One without a socket is
-// still being made, or is a clone made ahead (`kill` lets it go).
-std::string silent_state(const RunningVm& vm) {
-  return ::access(vm.socket.c_str(), F_OK) == 0 ? "No answer" : "Not started";
+// A machine that does not answer is listed all the same: it may be busy. One that does not listen
+// yet is still being made, or is a clone made ahead (`kill` lets it go).
+std::string silent_state(const base::Error& error) {
+  const int reason = error.os_error();
+  return reason == ECONNREFUSED || reason == ENOENT ? "Not started" : "No answer";
 }
 
 json answer_of(const RunningVm& vm, const char* path) {
   auto body = ask_or_fail(vm.socket, {"GET", path, ""}, std::chrono::milliseconds(1000));
-  json value = body ? json::parse(*body, nullptr, false) : json();
+  if (!body) return {{"state", silent_state(body.error())}};
+  json value = json::parse(*body, nullptr, false);
   return value.is_object() ? value : json::object();
 }
 
@@ -38,7 +40,7 @@ json describe(const RunningVm& vm) {
   json config = answer_of(vm, "/machine-config");
   return {{"name", vm.name},
           {"pid", vm.pid},
-          {"state", answer_of(vm, "/").value("state", silent_state(vm))},
+          {"state", answer_of(vm, "/").value("state", "No answer")},
           {"vcpu_count", config.value("vcpu_count", 0)},
           {"mem_size_mib", config.value("mem_size_mib", 0)},
           {"api_socket", vm.socket}};

@@ -165,6 +165,27 @@ gone() { [[ $("$minivmm" ps --json) = "[]" ]]; }
 until_true gone
 exec 3>&-
 
+# Nobody can ask a machine for anything before it is made: what it acknowledges, it does.
+python3 -c 'import fcntl, time
+lock = open("store/LOCK", "r+")
+fcntl.lockf(lock, fcntl.LOCK_EX)
+print("held", flush=True)
+time.sleep(60)' >held.txt &
+holder=$!
+until_true grep -q held held.txt
+"$minivmm" run --kernel "$dirty" --cmdline 'size=1M rate=1' --memory 64M --name early \
+    --store store --api-socket "$scratch/early" >/dev/null </dev/null &
+early=$!
+until_true test -S early
+same "not made yet" "$("$minivmm" ps --json | jq -r '.[].state')" "Not started"
+matches "not made yet: pause" "$("$minivmm" pause early 2>&1)" "refused"
+kill "$holder"
+wait "$holder" 2>/dev/null
+until_true "$minivmm" pause early
+same "paused" "$("$minivmm" ps --json | jq -r '.[].state')" "Paused"
+"$minivmm" stop early --force >/dev/null
+wait "$early"
+
 # A control socket that cannot be is met before anything is made.
 before=$(layers)
 matches "an impossible socket" "$("$minivmm" restore store --disk disk.img --name i \

@@ -134,6 +134,16 @@ TEST_F(ClientCommands, PsListsTheMachine) {
                                                          {"api_socket", name.socket()}}}));
 }
 
+TEST_F(CommandLine, PsSaysOfAMachineThatItDoesNotServeYet) {
+  VmName name = *VmName::claim(*prepare_runtime_dir(), "job1", "");
+  auto listener = *base::UnixListener::bind(name.socket());
+  EXPECT_EQ(run({"ps"}), 0);
+  EXPECT_THAT(out, HasSubstr(" Not started "));
+  ASSERT_TRUE(listener.listen());
+  EXPECT_EQ(run({"ps"}), 0);
+  EXPECT_THAT(out, HasSubstr(" No answer "));
+}
+
 TEST_F(ClientCommands, StatsForPeopleAndPrograms) {
   EXPECT_EQ(run({"stats", "job1"}), 0);
   EXPECT_THAT(out, testing::MatchesRegex("disk0.reads +3\n"));

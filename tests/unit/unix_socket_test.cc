@@ -68,6 +68,24 @@ TEST_F(UnixSocketTest, ReplacesADeadSocketButNotALiveOne) {
   EXPECT_TRUE(connect_unix(path_));  // the first one was left alone
 }
 
+TEST_F(UnixSocketTest, ListensWhenItIsTold) {
+  auto listener = UnixListener::bind(path_);
+  ASSERT_TRUE(listener) << listener.error().text();
+  EXPECT_EQ(connect_unix(path_).error().os_error(), ECONNREFUSED);
+  ASSERT_TRUE(listener->listen());
+  EXPECT_TRUE(connect_unix(path_));
+}
+
+TEST_F(UnixSocketTest, SaysWhereItWasReplacedBeforeItListened) {
+  auto listener = UnixListener::bind(path_);
+  ASSERT_TRUE(listener) << listener.error().text();
+  auto second = UnixListener::create(path_);
+  ASSERT_TRUE(second) << second.error().text();
+  auto listening = listener->listen();
+  ASSERT_FALSE(listening);
+  EXPECT_NE(listening.error().text().find(path_), std::string::npos);
+}
+
 TEST_F(UnixSocketTest, LeavesOtherFilesAlone) {
   std::ofstream(path_) << "data";
   auto listener = UnixListener::create(path_);

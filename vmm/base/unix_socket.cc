@@ -53,6 +53,12 @@ Result<Fd> spare_descriptor() { return open_file("/dev/null", O_RDONLY); }
 }  // namespace
 
 Result<UnixListener> UnixListener::create(const std::string& path) {
+  TRY_ASSIGN(UnixListener listener, bind(path));
+  TRY(listener.listen());
+  return listener;
+}
+
+Result<UnixListener> UnixListener::bind(const std::string& path) {
   TRY_ASSIGN(sockaddr_un address, address_of(path));
   TRY_ASSIGN(Fd spare, spare_descriptor());
   TRY(remove_stale(path));
@@ -64,16 +70,23 @@ Result<UnixListener> UnixListener::create(const std::string& path) {
   }
   struct stat info{};
   if (::lstat(path.c_str(), &info) < 0) return fail_errno("stat " + path);
-  UnixListener listener(std::move(fd), std::move(spare), path, info.st_dev, info.st_ino);
-  if (::listen(listener.fd(), SOMAXCONN) < 0) return fail_errno("listen on " + path);
-  return listener;
+  return UnixListener(std::move(fd), std::move(spare), path, info.st_dev, info.st_ino);
 }
 
 UnixListener::~UnixListener() {
-  if (!socket_) return;  // moved from
+  if (socket_ && file_is_ours()) ::unlink(path_.c_str());  // else moved from, or replaced
+}
+
+bool UnixListener::file_is_ours() const {
   struct stat info{};
-  if (::lstat(path_.c_str(), &info) < 0) return;
-  if (info.st_dev == device_ && info.st_ino == inode_) ::unlink(path_.c_str());
+  return ::lstat(path_.c_str(), &info) == 0 && info.st_dev == device_ && info.st_ino == inode_;
+}
+
+Result<void> UnixListener::listen() {
+  if (::listen(socket_.get(), SOMAXCONN) < 0) return fail_errno("listen on " + path_);
+  // From here on nobody takes it for a dead one.
+  if (!file_is_ours()) return fail(path_ + " was removed or replaced by another process");
+  return {};
 }
 
 Result<Fd> UnixListener::accept() {

@@ -14,12 +14,14 @@ namespace base {
 // The longest path a socket address holds (unix(7)), without the terminating zero.
 inline constexpr size_t kMaxUnixPath = 107;
 
-// A listening socket and its file, mode 0600, which goes when the listener does.
+// A socket and its file, mode 0600, which goes when the listener does.
 class UnixListener {
  public:
-  // A file left behind by a process that is gone is replaced. Refused: one that somebody listens
-  // on, and anything that is not a socket.
+  // Bound, and listening. A file left behind by a process that is gone is replaced. Refused: one
+  // that somebody listens on, and anything that is not a socket.
   static Result<UnixListener> create(const std::string& path);
+  // Until listen() nobody can connect: ECONNREFUSED, as from one that is left behind.
+  static Result<UnixListener> bind(const std::string& path);
 
   UnixListener(UnixListener&& other) noexcept = default;
   UnixListener& operator=(UnixListener&&) = delete;
@@ -27,6 +29,8 @@ class UnixListener {
 
   int fd() const { return socket_.get(); }
   const std::string& path() const { return path_; }
+  // An error where somebody took the file for one that is left behind.
+  Result<void> listen();
   // The next client, non-blocking; os_error() EAGAIN where none waits.
   Result<Fd> accept();
 
@@ -37,6 +41,7 @@ class UnixListener {
         path_(std::move(path)),
         device_(device),
         inode_(inode) {}
+  bool file_is_ours() const;
 
   Fd socket_;
   // Held for the moment when no descriptor is left: given up to accept a client and turn it away,
