@@ -17,6 +17,7 @@
 #include <thread>
 
 #include "cli/runtime_dir.h"
+#include "vmm/base/unix_socket.h"
 
 namespace cli {
 namespace {
@@ -24,6 +25,8 @@ namespace {
 constexpr std::string_view kLockSuffix = ".lock";
 constexpr size_t kMaxLockBytes = 4096;
 constexpr int kMaxUnnamed = 10000;
+constexpr int kAttempts = 5;
+constexpr std::chrono::milliseconds kMoment(10);
 
 // Open file description locks: they belong to the descriptor, so that two descriptors of one
 // process conflict, and asking about one does not take it.
@@ -76,13 +79,18 @@ base::Result<void> write_lock(int fd, const RunningVm& vm) {
   return base::write_exact(fd, text.data(), text.size(), 0);
 }
 
+// Whether a killed process left it; one that somebody listens on is another machine's by now.
+bool is_dead_socket(const std::string& path) {
+  struct stat info{};
+  if (::lstat(path.c_str(), &info) < 0 || !S_ISSOCK(info.st_mode)) return false;
+  auto live = base::connect_unix(path);
+  return !live && live.error().os_error() == ECONNREFUSED;
+}
+
 // To be called with the lock taken.
 void remove_remains(int fd, const std::string& path, const std::string& name) {
   auto vm = read_lock(fd, name);
-  struct stat info{};
-  if (vm && ::lstat(vm->socket.c_str(), &info) == 0 && S_ISSOCK(info.st_mode)) {
-    ::unlink(vm->socket.c_str());
-  }
+  if (vm && is_dead_socket(vm->socket)) ::unlink(vm->socket.c_str());
   ::unlink(path.c_str());
 }
 
@@ -90,11 +98,11 @@ void remove_remains(int fd, const std::string& path, const std::string& name) {
 base::Result<base::Fd> try_claim(const std::string& directory, const std::string& name) {
   std::string path = lock_path(directory, name);
   // `ps` holds the lock of a dead machine for a moment while it removes the remains.
-  for (int attempt = 0; attempt < 5; ++attempt) {
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
     TRY_ASSIGN(base::Fd fd, base::open_file(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
     if (!take_lock(fd.get())) {
       if (read_lock(fd.get(), name)) return base::Fd();
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      std::this_thread::sleep_for(kMoment);
       continue;
     }
     if (!still_there(fd.get(), path)) continue;
@@ -103,6 +111,27 @@ base::Result<base::Fd> try_claim(const std::string& directory, const std::string
     remove_remains(fd.get(), path, name);
   }
   return base::Fd();
+}
+
+// To be called with the lock taken and written, so that of two who want a socket at once one sees
+// the other. No remains name it then: who removes them would take one that is bound, but does not
+// listen yet, for a dead one.
+base::Result<void> check_socket_is_free(const std::string& directory, const RunningVm& vm) {
+  // A lock that `ps` holds for a moment looks like a machine's.
+  for (int attempt = 0;; ++attempt) {
+    TRY_ASSIGN(const auto vms, running_vms(directory));
+    const auto other = std::ranges::find_if(vms, [&](const RunningVm& running) {
+      return running.socket == vm.socket && running.name != vm.name;
+    });
+    if (other == vms.end()) return {};
+    if (attempt == kAttempts) {
+      return base::fail(fmt::format(
+          "the machine {} has the control socket {}: choose another --api-socket, or stop it: "
+          "minivmm stop {}",
+          other->name, vm.socket, other->name));
+    }
+    std::this_thread::sleep_for(kMoment);
+  }
 }
 
 }  // namespace
@@ -140,6 +169,7 @@ base::Result<VmName> VmName::claim(const std::string& directory, const std::stri
   if (auto written = write_lock(claimed.lock_.get(), claimed.vm_); !written) {
     return std::unexpected(written.error().with(path));
   }
+  if (!socket.empty()) TRY(check_socket_is_free(directory, claimed.vm_));
   return claimed;
 }
 

@@ -26,7 +26,8 @@ struct RunningVm {
 class VmName {
  public:
   // Takes `name`, or the first free of vm1, vm2, … where it is empty. `socket` empty: NAME.sock in
-  // `directory` (prepare_runtime_dir()). Remains of a dead machine of that name are removed.
+  // `directory` (prepare_runtime_dir()); refused where another machine has it. Remains of a dead
+  // machine of that name are removed.
   static base::Result<VmName> claim(const std::string& directory, const std::string& name,
                                     const std::string& socket);
 

@@ -101,6 +101,39 @@ TEST_F(VmRegistry, TheNameOfAKilledMachineIsFree) {
   EXPECT_EQ((*running_vms(directory.path()))[0].socket, directory.file("job.sock"));
 }
 
+TEST_F(VmRegistry, TheSocketThatADeadMachineHadMayBeAnothers) {
+  test::TemporaryDirectory other;
+  const std::string socket = other.file("s");
+  for (const bool by_name : {false, true}) {
+    leave_remains("dead", socket);
+    auto listener = *base::UnixListener::create(socket);
+    if (by_name) {
+      claim("dead");
+    } else {
+      EXPECT_THAT(names(), ElementsAre());
+    }
+    EXPECT_FALSE(std::filesystem::exists(directory.file("dead.lock")));
+    EXPECT_TRUE(base::connect_unix(socket));
+  }
+}
+
+TEST_F(VmRegistry, AClaimedSocketIsNotTakenForRemains) {
+  test::TemporaryDirectory other;
+  leave_remains("dead", other.file("s"));
+  VmName job = claim("job", other.file("s"));
+  auto listener = *base::UnixListener::bind(job.socket());  // does not listen yet
+  EXPECT_THAT(names(), ElementsAre("job"));
+  EXPECT_TRUE(listener.listen());
+}
+
+TEST_F(VmRegistry, ASocketIsGivenOnce) {
+  VmName job = claim("job", directory.file("s"));
+  auto second = VmName::claim(directory.path(), "other", directory.file("s"));
+  ASSERT_FALSE(second);
+  EXPECT_THAT(second.error().text(), HasSubstr("the machine job has the control socket"));
+  EXPECT_THAT(names(), ElementsAre("job"));
+}
+
 TEST_F(VmRegistry, OnlySocketsAreRemovedAsRemains) {
   test::TemporaryDirectory other;
   std::ofstream(other.file("data")) << "precious";
