@@ -37,6 +37,7 @@ char hear(const base::Fd& link) {
 }  // namespace
 
 Result<bool> CloneLink::wait_to_begin(Foreground& foreground) {
+  hold_.reset();
   if (!made_ahead_) return true;
   if (!tell(fd_, kReady)) return false;
   TRY_ASSIGN(bool readable, foreground.wait(fd_.get()));

@@ -15,11 +15,13 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "cli/foreground.h"
+#include "snapshot/store/snapshot.h"
 #include "vmm/base/fd.h"
 #include "vmm/base/result.h"
 
@@ -31,6 +33,8 @@ class CloneLink {
   // `made_ahead`: wait_to_begin() waits.
   CloneLink(base::Fd fd, bool made_ahead) : fd_(std::move(fd)), made_ahead_(made_ahead) {}
 
+  // What the first process holds, until wait_to_begin(): the machine holds it itself by then.
+  void keep(std::shared_ptr<snapshot::Snapshot::Hold> hold) { hold_ = std::move(hold); }
   // Whether the guest is to go on now; false: never.
   base::Result<bool> wait_to_begin(Foreground& foreground);
   void say_running();
@@ -38,6 +42,7 @@ class CloneLink {
  private:
   base::Fd fd_;
   bool made_ahead_;
+  std::shared_ptr<snapshot::Snapshot::Hold> hold_;
 };
 
 class CloneSet {

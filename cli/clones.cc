@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <memory>
 
 #include "cli/clone_set.h"
 #include "cli/saved_config.h"
@@ -49,20 +50,28 @@ Result<void> redirect(const std::string& output) {
   return {};
 }
 
-// The snapshot by its whole id, so that all clones begin at the same one whatever is taken
-// meanwhile; and its memory.
-Result<vmm::MemoryTemplate> make_template(RestoreOptions& asked) {
+// The snapshot's memory, and the snapshot for as long as not every clone holds it.
+struct Template {
+  vmm::MemoryTemplate memory;
+  std::shared_ptr<snapshot::Snapshot::Hold> hold;
+};
+
+// Names the snapshot by its whole id, so that all clones begin at the same one whatever is taken
+// meanwhile.
+Result<Template> make_template(RestoreOptions& asked) {
   TRY_ASSIGN(auto store, snapshot::Store::open(asked.snapshot.store));
   TRY_ASSIGN(snapshot::Id id, store->resolve(asked.snapshot.id_prefix));
   asked.snapshot.id_prefix = id.text();
   TRY_ASSIGN(auto from, store->load(id));
+  TRY_ASSIGN(auto hold, from->hold());
   TRY_ASSIGN(RunOptions saved, parse_saved_config(from->manifest().config));
   if (asked.host.name.empty()) asked.host.name = saved.name;
-  return vmm::MemoryTemplate::create(saved.memory_bytes,
-                                     [&](vmm::GuestMemory& memory) -> Result<void> {
-                                       TRY(snapshot::check_memory(memory, *from));
-                                       return snapshot::fill_memory(memory, *store, *from);
-                                     });
+  auto fill = [&](vmm::GuestMemory& memory) -> Result<void> {
+    TRY(snapshot::check_memory(memory, *from));
+    return snapshot::fill_memory(memory, *store, *from);
+  };
+  TRY_ASSIGN(auto memory, vmm::MemoryTemplate::create(saved.memory_bytes, fill));
+  return Template{std::move(memory), std::move(hold)};
 }
 
 Result<int> run_clone(RestoreOptions options, CloneLink link) {
@@ -117,8 +126,8 @@ Result<int> restore_clones(const RestoreOptions& wanted, uint32_t count, bool ma
   // The last one has the highest ports: better now than after all memory was read.
   TRY(options_of_clone(wanted, count));
   RestoreOptions asked = wanted;
-  TRY_ASSIGN(vmm::MemoryTemplate memory, make_template(asked));
-  asked.memory = memory.copy();
+  TRY_ASSIGN(Template from, make_template(asked));
+  asked.memory = from.memory.copy();
 
   TRY_ASSIGN(CloneSet clones, CloneSet::create(asked.report_json, made_ahead));
   for (uint32_t number = 1; number <= count; ++number) {
@@ -131,8 +140,12 @@ Result<int> restore_clones(const RestoreOptions& wanted, uint32_t count, bool ma
       clones.kill_all();
       return std::unexpected(link.error());
     }
-    if (*link) return run_clone(std::move(own), std::move(**link));
+    if (*link) {
+      (*link)->keep(std::move(from.hold));
+      return run_clone(std::move(own), std::move(**link));
+    }
   }
+  from.hold.reset();
   return clones.stay(STDIN_FILENO);
 }
 

@@ -205,7 +205,10 @@ base::Result<std::shared_ptr<Snapshot::Hold>> Snapshot::Hold::lock(std::shared_p
   return std::shared_ptr<Hold>(new Hold(std::move(manifest)));
 }
 
-Snapshot::Hold::~Hold() { (void)file_->unlock(); }
+Snapshot::Hold::~Hold() {
+  // Of a file that is ours alone the end is enough, and a forked process goes on holding.
+  if (file_.use_count() > 1) (void)file_->unlock();
+}
 
 base::Result<std::shared_ptr<Snapshot::Hold>> Snapshot::hold() const {
   const std::string name = snapshot_name(id());

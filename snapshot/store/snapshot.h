@@ -69,7 +69,8 @@ class Snapshot {
   PageHash hash(std::span<const std::byte> page) const { return format_.hash(page); }
 
   // Keeps prune from removing the snapshot or any file it names, until the holder is gone; fails
-  // where it is gone already. May be held several times.
+  // where it is gone already. May be held several times. A process that is forked shares what
+  // hold() gave: it is held until the last one lets it go.
   class Hold {
    public:
     // Locks the manifest's file, which nobody else locks through this object.

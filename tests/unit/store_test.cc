@@ -1,6 +1,9 @@
 #include "snapshot/store/store.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -267,6 +270,32 @@ TEST_F(StoreTest, RecoveryRemovesWhatNobodyNamesAndNothingElse) {
   commit->abandon();
   commit.reset();
   expect_history(machine);
+}
+
+TEST_F(StoreTest, AForkedProcessHoldsWhatWasHeld) {
+  StoreMachine machine(*store_, 10);
+  machine.write(1, 1);
+  const Id id = machine.commit(Kind::kFull).value();
+  machine.end();
+  auto hold = store_->load(id).value()->hold().value();
+  base::Fd go_on[2];
+  int ends[2];
+  ASSERT_EQ(::pipe2(ends, O_CLOEXEC), 0);
+  for (int i : {0, 1}) go_on[i].reset(ends[i]);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    go_on[1].reset();
+    char byte = 0;
+    ::_exit(::read(go_on[0].get(), &byte, 1) == 0 ? 0 : 1);
+  }
+  hold.reset();
+  const PruneOptions options{.keep = {}, .remove = {id}, .keep_ids = {}};
+  EXPECT_EQ(store_->prune(options).value().in_use, std::vector{id});
+  go_on[1].reset();
+  int status = -1;
+  ::waitpid(child, &status, 0);
+  EXPECT_EQ(status, 0);
+  EXPECT_EQ(store_->prune(options).value().removed, std::vector{id});
 }
 
 TEST_F(StoreTest, LayersBelongToHeadUntilASnapshotHasThem) {
