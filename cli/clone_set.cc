@@ -100,8 +100,12 @@ Result<int> CloneSet::stay(int input) {
   return status_;
 }
 
-void CloneSet::kill_all() const {
-  for (const Clone& clone : clones_) ::kill(clone.pid, SIGKILL);
+void CloneSet::give_up() {
+  for (Clone& clone : clones_) {
+    if (!made_ahead_) ::kill(clone.pid, SIGKILL);
+    clone.link.reset();
+  }
+  for (const Clone& clone : clones_) TEMP_FAILURE_RETRY(::waitpid(clone.pid, nullptr, 0));
 }
 
 void CloneSet::take_signal() {

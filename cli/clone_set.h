@@ -58,7 +58,9 @@ class CloneSet {
   // by one that fails to; those that were not started when it ends, or when a signal asks for the
   // end, are let go. The exit status: 0 where each clone's was, else the first other one.
   base::Result<int> stay(int input);
-  void kill_all() const;
+  // Ends all, where not all can be made; those made ahead leave by themselves and take what they
+  // have in the store with them.
+  void give_up();
 
  private:
   enum class State { kMade, kReady, kBegun, kRunning };

@@ -137,7 +137,7 @@ Result<int> restore_clones(const RestoreOptions& wanted, uint32_t count, bool ma
       return clones.add(own.host.name);
     }();
     if (!link) {
-      clones.kill_all();
+      clones.give_up();
       return std::unexpected(link.error());
     }
     if (*link) {

@@ -186,6 +186,13 @@ same "paused" "$("$minivmm" ps --json | jq -r '.[].state')" "Paused"
 "$minivmm" stop early --force >/dev/null
 wait "$early"
 
+# Where not all can be made, nothing stays of those that were made ahead.
+before=$(layers)
+matches "not all" "$(ulimit -n 40
+    "$minivmm" restore store --clones 40 --warm --disk disk.img --name l 2>&1 </dev/null)" \
+    "Too many open files"
+same "not all: nothing of them stays in the store" "$(layers)" "$before"
+
 # A control socket that cannot be is met before anything is made.
 before=$(layers)
 matches "an impossible socket" "$("$minivmm" restore store --disk disk.img --name i \
