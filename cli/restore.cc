@@ -1,6 +1,7 @@
 #include "cli/restore.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <cstdlib>
 
@@ -95,13 +96,14 @@ Result<void> fill_memory(MachineProcess& process, const SnapshotRef& from,
       }
     };
   }
-  options.on_damage = [&process](const base::Error& error) {
+  options.on_damage = [&process, socket = process.listener->path()](const base::Error& error) {
     std::string text = "the snapshot cannot be restored: " + error.text();
     if (process.complete) {
       return process.machine->stop({vmm::StopReason::Kind::kError, 0, std::move(text)});
     }
     // The main thread may wait for the very page, and would for ever.
     base::log_error("{}", text);
+    ::unlink(socket.c_str());
     std::_Exit(kBadInput);
   };
   TRY_ASSIGN(process.pager, snapshot::Pager::start(memory, from, std::move(options)));

@@ -60,7 +60,7 @@ class RestoreDamageTest : public testing::Test {
   }
 
   VmProcess restore(const std::string& how) const {
-    return VmProcess({"restore", store_, how, "--name", "restored"});
+    return VmProcess({"restore", store_, how, "--name", "restored", "--api-socket", socket_});
   }
 
   using Change = std::function<void(std::string& content)>;
@@ -78,6 +78,7 @@ class RestoreDamageTest : public testing::Test {
       const int status = restored.wait().value_or(-1);
       // Lazily it may be the guest that meets it first: an error of the machine, then.
       EXPECT_TRUE(status == cli::kBadInput || (lazy && status == cli::kVmmError)) << status;
+      EXPECT_FALSE(fs::exists(socket_));
       // Where it is the only manifest there is, the snapshot is named: its file has that name.
       const std::string said = name.starts_with("snap/") ? name.substr(5) : name;
       EXPECT_NE(restored.output().find(said), std::string::npos) << restored.output();
@@ -107,7 +108,7 @@ class RestoreDamageTest : public testing::Test {
   }
 
   test::TemporaryDirectory directory_;
-  std::string store_ = directory_.file("store");
+  std::string store_ = directory_.file("store"), socket_ = directory_.file("s");
 };
 
 constexpr const char* kDirty = "size=8M rate=0 verify=1 order=random";
