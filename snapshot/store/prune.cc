@@ -54,6 +54,19 @@ struct Left {
   }
 };
 
+// The layers and logs that go with a HEAD, as far as they can be looked at.
+uint64_t layer_bytes(Storage& storage, const Head& head) {
+  uint64_t bytes = 0;
+  for (const Head::Layer& layer : head.layers) {
+    for (const std::string& name :
+         {layer_name(layer.disk, layer.id), layer_log_name(layer.disk, layer.id)}) {
+      auto file = storage.open(name, Storage::Access::kRead, Storage::Caching::kCached);
+      if (file) bytes += (*file)->size().value_or(0);
+    }
+  }
+  return bytes;
+}
+
 // Gives back the parts of packs in which no index has a page. What a kept snapshot's runs name is
 // live even where a newer run hides it, so that every entry of every run stays readable.
 base::Result<void> punch_dead_parts(Store& store, const References& references,
@@ -117,13 +130,15 @@ base::Result<PruneReport> prune_store(Store& store, const PruneOptions& options)
 
   PruneReport report;
   Left left;
+  auto forgotten = [&](const HeadInfo& head) {
+    return std::ranges::find(options.forgotten, head.branch) != options.forgotten.end();
+  };
   std::vector<std::unique_ptr<File>> locks;  // held until the names are gone
   for (const SnapshotInfo& info : infos) {
     if (!victims.contains(info.id)) continue;
     // Layers stand on it, be their machine alive or not.
     bool in_use = std::ranges::any_of(heads, [&](const HeadInfo& head) {
-      return head.head && head.head->parent == info.id &&
-             std::ranges::find(options.forgotten, head.branch) == options.forgotten.end();
+      return head.head && head.head->parent == info.id && !forgotten(head);
     });
     if (!in_use) {
       TRY_ASSIGN(auto file, storage.open(snapshot_name(info.id), Storage::Access::kWrite,
@@ -146,7 +161,12 @@ base::Result<PruneReport> prune_store(Store& store, const PruneOptions& options)
     (void)remove_working_set(storage, info.id);  // advice, to nobody now
     report.removed.push_back(info.id);
   }
-  if (options.dry_run) return report;
+  if (options.dry_run) {
+    for (const HeadInfo& head : heads) {
+      if (head.head && forgotten(head)) report.freed_bytes += layer_bytes(storage, *head.head);
+    }
+    return report;
+  }
   // Before anything they name goes: a manifest that a power cut brings back is to be whole.
   if (!report.removed.empty()) TRY(settle_names(storage));
 

@@ -246,6 +246,16 @@ TEST_F(StoreCommands, PruneForgetsAMachineThatEnded) {
   EXPECT_EQ(run({"verify", store.path()}), kSuccess) << out;
 }
 
+TEST_F(StoreCommands, PruneSaysBeforehandWhatAHeadTakes) {
+  store.write_disk({{9, 5}});
+  const std::string branch = store.branch().id().text();
+  store.stop_machine();
+  const json planned = run_json({"prune", store.path(), "--head", branch, "--dry-run"});
+  EXPECT_GT(planned["freed_bytes"], 0);
+  const json report = run_json({"prune", store.path(), "--head", branch});
+  EXPECT_EQ(report["freed_bytes"], planned["freed_bytes"]);
+}
+
 TEST_F(StoreCommands, ExportWritesAndRefusesToOverwrite) {
   std::string memory = store.file("memory"), disk = store.file("disk");
   EXPECT_EQ(run({"export", at(0), "--memory", memory, "--disk", "0=" + disk, "--disk-base",
