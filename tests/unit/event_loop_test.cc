@@ -90,6 +90,7 @@ TEST(EventLoop, HoldGetsThroughToABusyLoopAndWaitsForItsHandler) {
   }
   for (int i = 0; i < 3; ++i) loop->run([] {});
   loop->unwatch(event.fd());
+  loop->stop();  // one call may be running
   EXPECT_GT(calls, 0u);
 }
 
