@@ -141,8 +141,9 @@ Result<void> MachineGuest::prepare_disks(Branch& branch) {
           "the machine's disks are not layered, so a snapshot cannot hold them: start it with "
           "--store DIR");
     }
-    // A snapshot that failed before its pause left its layer.
-    if (disks_[i]->read_only() || disks_[i]->is_prepared()) continue;
+    if (disks_[i]->read_only()) continue;
+    TRY_ASSIGN(bool lacks_layer, disks_[i]->lacks_layer());
+    if (!lacks_layer) continue;
     TRY_ASSIGN(LayerFiles next, branch.create_layer(static_cast<uint32_t>(i)));
     TRY(disks_[i]->prepare_freeze(std::move(next)));
   }

@@ -107,6 +107,15 @@ void SnapshotService::disk_full(const std::string& message) {
   changed_.notify_all();
 }
 
+void SnapshotService::resume_disks() {
+  {
+    // Said while a snapshot was taken, and known by now: a disk that is full still says so again.
+    std::lock_guard lock(mutex_);
+    disk_full_.reset();
+  }
+  guest_->resume_disks();
+}
+
 void SnapshotService::cancel() {
   std::lock_guard lock(mutex_);
   if (running_) progress_->cancel = true;

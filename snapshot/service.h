@@ -65,7 +65,7 @@ class SnapshotService {
   // once; any lock may be held.
   void disk_full(const std::string& message);
   // There may be space again.
-  void resume_disks() { guest_->resume_disks(); }
+  void resume_disks();
   // Begins a snapshot and returns its number; where one that nobody asked for is being taken, this
   // one follows it. Fails where one that was asked for is being taken, or where the machine writes
   // to another store.

@@ -5,6 +5,7 @@
 // Shared by the layered disk and the operations it has in flight; guarded by the disk's lock.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <vector>
 
@@ -24,6 +25,7 @@ class Layer {
 
   const Id& id() const { return files_.id; }
   File& data() { return *files_.data; }
+  File& commit_data() { return *files_.commit_data; }
   File& log() { return *files_.log; }
   const PresenceMap& map() const { return map_; }
 
@@ -41,9 +43,9 @@ class Layer {
   };
   Append begin_sync();
 
-  // A commit's sync of it failed: what it holds may be lost, whatever a later one says. Of the
-  // thread that takes snapshots, not the lock's.
-  bool sync_failed = false;
+  // A sync of the data failed, the commit's or a flush's: what it holds may be lost, whatever the
+  // other one's says. Not the lock's.
+  std::atomic<bool> sync_failed = false;
   // Writes in flight; a frozen layer is complete when there are none.
   unsigned writes = 0;
 

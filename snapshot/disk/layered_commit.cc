@@ -10,7 +10,7 @@ Result<void> LayeredDisk::add_to(Commit& commit, uint32_t disk) const {
   std::vector<Slot> slots;
   slots.reserve(sealed.layers.size());
   for (const auto& layer : sealed.layers) {
-    slots.push_back(commit.add_layer(disk, layer->id(), layer->data(), &layer->sync_failed));
+    slots.push_back(commit.add_layer(disk, layer->id(), layer->commit_data(), &layer->sync_failed));
   }
   for (PageEntry& entry : sealed.entries) {
     if (entry.slot != kSlotZero) entry.slot = slots[entry.slot];

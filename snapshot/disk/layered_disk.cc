@@ -1,6 +1,7 @@
 // Requests of a layered disk: which run and which wait, and freezing.
 #include "snapshot/disk/layered_disk.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -51,6 +52,11 @@ Result<std::unique_ptr<LayeredDisk>> LayeredDisk::on_image(Options options,
   disk->base_writable_ = true;
   disk->read_only_ = disk->base_->read_only();
   disk->can_discard_ = disk->base_->can_discard();
+  if (!disk->read_only_) {
+    std::string name = fmt::format("/proc/self/fd/{}", disk->base_->file().fd());
+    disk->base_sync_ = base::Fd(::open(name.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!disk->base_sync_) return base::fail_errno("disk " + disk->name_ + ": open once more");
+  }
   return disk;
 }
 
@@ -286,9 +292,19 @@ Result<void> LayeredDisk::prepare_freeze(LayerFiles next) {
   return {};
 }
 
-bool LayeredDisk::is_prepared() const {
+Result<bool> LayeredDisk::lacks_layer() const {
   std::lock_guard lock(mutex_);
-  return next_ != nullptr;
+  TRY(can_be_frozen());
+  return next_ == nullptr;
+}
+
+Result<void> LayeredDisk::can_be_frozen() const {
+  if (broken_) return std::unexpected(*broken_);
+  // Whoever takes snapshots also pauses machines: it is not to wait for space.
+  if (full_told_ && !frozen_complete()) {
+    return base::fail("disk " + name_ + ": no space left in the store");
+  }
+  return {};
 }
 
 void LayeredDisk::freeze() {
@@ -312,22 +328,21 @@ Result<bool> LayeredDisk::wait_frozen(std::chrono::milliseconds timeout) {
   std::unique_lock lock(mutex_);
   frozen_changed_.wait_for(lock, timeout,
                            [this] { return broken_ || full_told_ || frozen_complete(); });
-  if (broken_) return std::unexpected(*broken_);
-  if (!frozen_complete()) {
-    // Whoever takes snapshots also pauses machines: it is not to wait for space.
-    if (full_told_) return base::fail("disk " + name_ + ": no space left in the store");
-    return false;
-  }
+  TRY(can_be_frozen());
+  if (!frozen_complete()) return false;
   if (identity_ || (base_writable_ && !read_only_)) return true;
   // Nobody writes to the base any more, so this thread may sync and read it as it likes.
   lock.unlock();
   int fd = base_->file().fd();
   Result<void> synced;
-  if (!read_only_ && ::fdatasync(fd) < 0) synced = base::fail_errno("disk " + name_ + ": sync");
+  if (!read_only_ && ::fdatasync(base_sync_.get()) < 0)
+    synced = base::fail_errno("disk " + name_ + ": sync");
   Result<BaseIdentity> identity =
       synced ? identify_base(fd, size(), name_) : std::unexpected(synced.error());
   lock.lock();
   if (!synced) broken(synced.error());
+  TRY(can_be_frozen());
+  base_sync_ = {};
   if (!identity) return std::unexpected(identity.error());
   identity_ = *identity;
   // Other machines may read it from now on.
@@ -374,7 +389,8 @@ void LayeredDisk::committed(std::shared_ptr<const CommittedBlocks> parent) {
 
 void LayeredDisk::commit_failed(const base::Error& error) {
   std::lock_guard lock(mutex_);
-  bool lost = std::ranges::any_of(frozen_, [](const auto& layer) { return layer->sync_failed; });
+  bool lost =
+      std::ranges::any_of(frozen_, [](const auto& layer) { return layer->sync_failed.load(); });
   if (lost) broken(error);
 }
 

@@ -76,8 +76,10 @@ class LayeredDisk final : public virtio::Disk {
   // --- snapshots ---
   // Before the pause: the layer that freeze() switches to. One that was not used is replaced.
   base::Result<void> prepare_freeze(LayerFiles next);
-  // Since prepare_freeze(), until freeze().
-  bool is_prepared() const;
+  // Before the pause: does freeze() lack a layer to switch to? A snapshot that failed before its
+  // pause leaves one. An error where no snapshot could hold this disk: a sync has failed, or writes
+  // into frozen layers wait for space.
+  base::Result<bool> lacks_layer() const;
   // In the pause, the device between two requests: what the disk holds now is what the snapshot
   // has. Neither waits nor allocates. What the device lists as in flight may be in it or not.
   void freeze();
@@ -190,6 +192,7 @@ class LayeredDisk final : public virtio::Disk {
   void broken(const base::Error& error);
   void tell_waiting();
   bool frozen_complete() const;
+  base::Result<void> can_be_frozen() const;
 
   // Pieces (layered_piece.cc). advance() is true when the piece is over.
   base::Result<Place> find(uint64_t block) const;
@@ -241,6 +244,7 @@ class LayeredDisk final : public virtio::Disk {
   std::vector<PageEntry> ahead_;
   uint64_t ahead_first_ = 0;
   std::optional<BaseIdentity> identity_;
+  base::Fd base_sync_;  // the base once more, for the sync of wait_frozen() (see LayerFiles)
   bool base_writable_ = false;  // there is no layer yet
   unsigned base_writes_ = 0;    // in flight
   bool base_dirty_ = false;     // written since the last sync began

@@ -59,7 +59,7 @@ void LayeredDisk::advance(LayerSync& sync) {
     if (sync.appended == records.size()) sync.step = LayerSync::Step::kLog;
   }
   base::Result<void> started;
-  if (records.empty()) {
+  if (!again && records.empty()) {
     sync.layer.reset();
     idle_syncs_.push_back(&sync);
     return part_complete();
@@ -85,6 +85,7 @@ void LayeredDisk::step_failed(LayerSync& sync, int error) {
     stalled_.push_back(&sync);
     return full(sync.layer->log());
   }
+  if (sync.step == LayerSync::Step::kData) sync.layer->sync_failed = true;
   File& file = sync.step == LayerSync::Step::kData ? sync.layer->data() : sync.layer->log();
   broken(base::Error(
       fmt::format("{}: {}", file.name(), sync.step == LayerSync::Step::kAppend ? "write" : "sync"),
@@ -98,6 +99,9 @@ void LayeredDisk::step_failed(LayerSync& sync, int error) {
 void LayeredDisk::part_complete() {
   if (--round_parts_ > 0) return;
   round_active_ = false;
+  for (const auto& layer : frozen_) {
+    if (layer->sync_failed) broken(base::Error(layer->commit_data().name() + ": sync", EIO));
+  }
   for (Flight* flight : round_) finish(*flight, broken_ ? EIO : 0);
   round_.clear();
   if (!flush_waiting_.empty()) begin_round();

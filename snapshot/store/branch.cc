@@ -101,6 +101,8 @@ base::Result<LayerFiles> Branch::create_layer(uint32_t disk) {
   const std::string log_name = layer_log_name(disk, layer.id);
   auto make = [&]() -> base::Result<void> {
     TRY_ASSIGN(layer.data, storage.create(data_name, Storage::Caching::kDirect));
+    TRY_ASSIGN(layer.commit_data,
+               storage.open(data_name, Storage::Access::kRead, Storage::Caching::kDirect));
     TRY_ASSIGN(layer.log, storage.create(log_name, Storage::Caching::kCached));
     TRY(storage.sync_directory("layers"));
     std::lock_guard lock(mutex_);

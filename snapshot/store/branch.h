@@ -28,6 +28,9 @@ class Store;
 struct LayerFiles {
   Id id;
   std::unique_ptr<File> data;
+  // The data once more, opened for reading before anything is written: the kernel tells of a failed
+  // write once to each open file, so the guest's flushes and the commit need one each.
+  std::unique_ptr<File> commit_data;
   std::unique_ptr<File> log;
 };
 

@@ -63,7 +63,7 @@ base::Result<Slot> Commit::create_pack(uint64_t estimate_bytes) {
   return static_cast<Slot>(slots_.size() - 1);
 }
 
-Slot Commit::add_layer(uint32_t disk, const Id& layer, File& data, bool* sync_failed) {
+Slot Commit::add_layer(uint32_t disk, const Id& layer, File& data, std::atomic<bool>* sync_failed) {
   slots_.push_back({{SlotInfo::Kind::kLayer, disk, layer, 0}, nullptr, &data, false, sync_failed});
   return static_cast<Slot>(slots_.size() - 1);
 }
@@ -274,7 +274,7 @@ base::Result<std::shared_ptr<const Snapshot>> Commit::finish(const base::Section
 base::Result<void> Commit::make_durable(File& manifest) {
   Storage& storage = branch_.store_.storage();
   std::vector<File*> files = {&manifest};
-  std::vector<bool*> sync_failed = {nullptr};
+  std::vector<std::atomic<bool>*> sync_failed = {nullptr};
   bool new_pack = false;
   for (const SlotFile& slot : slots_) {
     // A layer that no entry names leaves HEAD with this commit as well; nothing is lost with it.
@@ -284,6 +284,7 @@ base::Result<void> Commit::make_durable(File& manifest) {
     sync_failed.push_back(slot.sync_failed);
   }
   for (const auto& run : runs_) files.push_back(run.get());
+  sync_failed.resize(files.size());
 
   std::deque<IoQueue::Operation> operations(files.size());
   TRY_ASSIGN(auto queue,
@@ -291,7 +292,7 @@ base::Result<void> Commit::make_durable(File& manifest) {
   for (size_t i = 0; i < files.size(); ++i) TRY(queue->sync(operations[i], *files[i]));
   if (auto submitted = queue->submit(); !submitted) {
     // Some may have begun, and nobody hears what they say.
-    for (bool* failed : sync_failed) {
+    for (std::atomic<bool>* failed : sync_failed) {
       if (failed) *failed = true;
     }
     return submitted;
@@ -302,14 +303,18 @@ base::Result<void> Commit::make_durable(File& manifest) {
   if (new_run_names_ && directories) directories = storage.sync_directory("runs");
   while (queue->wait_completion()) {
   }
-  for (size_t i = 0; i < sync_failed.size(); ++i) {
-    if (sync_failed[i]) *sync_failed[i] |= operations[i].pending || operations[i].result < 0;
+  for (size_t i = 0; i < files.size(); ++i) {
+    bool failed = operations[i].pending || operations[i].result < 0;
+    if (failed && sync_failed[i]) *sync_failed[i] = true;
   }
   TRY(directories);
   for (size_t i = 0; i < files.size(); ++i) {
     if (operations[i].pending) return base::fail("fsync of " + files[i]->name() + " did not end");
     if (operations[i].result < 0) {
       return base::fail("fsync of " + files[i]->name(), -operations[i].result);
+    }
+    if (sync_failed[i] && *sync_failed[i]) {
+      return base::fail(files[i]->name() + ": what the guest flushed may be lost", EIO);
     }
   }
   return {};

@@ -5,6 +5,7 @@
 // Made by Branch::begin(); one thread at a time. create_pack()'s file may be written from any.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -40,8 +41,10 @@ class Commit {
 
   // A sealed layer of this branch, from LayerFiles, no longer written to: its blocks may be named
   // by entries. finish() makes it durable, after which its log is no longer needed and goes away.
-  // `data` stays open until finish() returns. Where its sync fails, `sync_failed` becomes true.
-  Slot add_layer(uint32_t disk, const Id& layer, File& data, bool* sync_failed = nullptr);
+  // `data` stays open until finish() returns. Where its sync fails, `sync_failed` becomes true;
+  // where it is true already, finish() fails.
+  Slot add_layer(uint32_t disk, const Id& layer, File& data,
+                 std::atomic<bool>* sync_failed = nullptr);
 
   // What changed against the parent: entries ascending by page, each page once, slots of this
   // commit (or zero, or base for disks). For RAM of a full snapshot, and for a space the parent
@@ -60,7 +63,7 @@ class Commit {
     std::unique_ptr<File> owned;  // a pack's
     File* file = nullptr;
     bool used = false;
-    bool* sync_failed = nullptr;
+    std::atomic<bool>* sync_failed = nullptr;
   };
   struct Pages {
     uint64_t total = 0;

@@ -136,6 +136,8 @@ class LayeredDiskFixture : public ::testing::Test {
     };
     std::string name = snapshot::layer_name(0, files.id);
     files.data = make(name, snapshot::Storage::Caching::kDirect);
+    files.commit_data = std::move(*storage_->open(name, snapshot::Storage::Access::kRead,
+                                                  snapshot::Storage::Caching::kDirect));
     files.log = make(name + ".log", snapshot::Storage::Caching::kCached);
     EXPECT_TRUE(storage_->sync_directory("layers"));
     return files;

@@ -15,6 +15,7 @@ ModelFile::ModelFile(ModelFileSystem& system, Inode inode, std::string name,
       writable_(access == snapshot::Storage::Access::kWrite),
       alignment_(caching == snapshot::Storage::Caching::kDirect ? system.alignment_ : 1) {
   ++system_.open_files_[inode_];
+  heard_ = system_.failed_syncs_[inode_];
 }
 
 ModelFile::~ModelFile() {
@@ -32,6 +33,17 @@ Result<void> ModelFile::check_aligned(uint64_t offset, const void* memory, uint6
   if ((offset | length | reinterpret_cast<uintptr_t>(memory)) % alignment_ == 0) return {};
   system_.misuse_ = name_ + ": a transfer that is not aligned";
   return fail("cannot transfer " + name_, EINVAL);
+}
+
+int ModelFile::sync_error(const std::optional<Fault>& fault) const {
+  uint64_t& failed = system_.failed_syncs_[inode_];
+  if (fault) {
+    ++failed;
+    if (fault->drop_unsynced) system_.contents(inode_) = system_.synced_[inode_];
+  }
+  bool known = std::exchange(heard_, failed) == failed;
+  if (fault) return fault->error;
+  return known ? 0 : EIO;
 }
 
 Result<uint64_t> ModelFile::size() const {
@@ -100,7 +112,16 @@ Result<void> ModelFile::punch(uint64_t offset, uint64_t length) {
 
 Result<void> ModelFile::sync() {
   std::lock_guard lock(system_.mutex_);
-  return system_.sync(inode_, name_);
+  auto fault = system_.fault(Call::kSync, name_);
+  if (fault && fault->not_made) return fail("cannot sync " + name_, fault->error);
+  Event& event = system_.record(Event::Kind::kSync, name_);
+  event.inode = inode_;
+  if (int error = sync_error(fault); error != 0) {
+    event.failed = true;
+    return fail("cannot sync " + name_, error);
+  }
+  system_.synced_[inode_] = system_.contents(inode_);
+  return {};
 }
 
 Result<bool> ModelFile::try_lock(Lock kind) {

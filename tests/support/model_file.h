@@ -56,6 +56,9 @@ class ModelFile : public snapshot::File {
   friend class ModelQueue;
   // With the mutex held.
   base::Result<void> check_writable(const char* what) const;
+  // An errno: of this sync, or of another open file's that this one has not heard of (as Linux
+  // tells it, errseq_t). 0: none.
+  int sync_error(const std::optional<Fault>& fault) const;
   base::Result<void> check_aligned(uint64_t offset, const void* memory, uint64_t length) const;
 
   ModelFileSystem& system_;
@@ -63,6 +66,7 @@ class ModelFile : public snapshot::File {
   const std::string name_;
   const bool writable_;
   const uint32_t alignment_;
+  mutable uint64_t heard_;  // of failed syncs of the inode
 };
 
 class ModelQueue : public snapshot::IoQueue {

@@ -112,8 +112,10 @@ int ModelQueue::finish(Transfer& transfer) {
   int result = 0;
   if (!file.writable_ && transfer.call != Call::kRead && transfer.call != Call::kSync) {
     result = -EBADF;
+  } else if (transfer.call == Call::kSync) {
+    result = -file.sync_error(transfer.fault);
+    if (result == 0) result = finish_change(transfer);
   } else if (transfer.fault && !(transfer.call == Call::kWrite && transfer.fault->short_write)) {
-    if (transfer.call == Call::kSync) system_.sync_failed(file.inode_, *transfer.fault);
     result = -transfer.fault->error;
   } else {
     result = transfer.call == Call::kRead ? finish_read(transfer) : finish_change(transfer);

@@ -144,24 +144,6 @@ Result<void> ModelFileSystem::punch(Inode inode, const std::string& name, uint64
   return {};
 }
 
-Result<void> ModelFileSystem::sync(Inode inode, const std::string& name) {
-  auto fault = this->fault(Call::kSync, name);
-  if (fault && fault->not_made) return fail("cannot sync " + name, fault->error);
-  Event& event = record(Event::Kind::kSync, name);
-  event.inode = inode;
-  if (fault) {
-    event.failed = true;
-    sync_failed(inode, *fault);
-    return fail("cannot sync " + name, fault->error);
-  }
-  synced_[inode] = contents(inode);
-  return {};
-}
-
-void ModelFileSystem::sync_failed(Inode inode, const Fault& fault) {
-  if (fault.drop_unsynced) contents(inode) = synced_[inode];
-}
-
 Result<void> ModelFileSystem::add_entry(Event::Kind kind, const std::string& name) {
   auto place = image_.place(name);
   std::string what = std::string("cannot ") + kind_name(kind) + " " + name;

@@ -101,8 +101,6 @@ class ModelFileSystem {
   base::Result<void> allocate(Inode inode, const std::string& name, uint64_t offset,
                               uint64_t length);
   base::Result<void> punch(Inode inode, const std::string& name, uint64_t offset, uint64_t length);
-  base::Result<void> sync(Inode inode, const std::string& name);
-  void sync_failed(Inode inode, const Fault& fault);
   base::Result<void> add_entry(Event::Kind kind, const std::string& name);
   base::Result<void> remove_entry(Event::Kind kind, const std::string& name);
   void unlinked(Inode inode);
@@ -121,7 +119,8 @@ class ModelFileSystem {
   uint32_t alignment_ = 1;
   uint64_t capacity_ = uint64_t{1} << 50;
   std::string misuse_;
-  std::map<Inode, Contents> synced_;      // as of the last sync, where there was one
+  std::map<Inode, Contents> synced_;  // as of the last sync, where there was one
+  std::map<Inode, uint64_t> failed_syncs_;
   std::map<Inode, unsigned> open_files_;  // by how many file objects
   std::set<Inode> unlinked_;
   std::multimap<Inode, std::pair<const void*, Lock>> locks_;

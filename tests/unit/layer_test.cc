@@ -100,7 +100,7 @@ TEST(LayerLogTest, RecordsThatMakeNoSenseAreDamage) {
 }
 
 TEST(LayerTest, LogsAChangeOnceAndJoinsNeighbours) {
-  Layer layer(kFormat, {kId, nullptr, nullptr}, kBlocks, true);
+  Layer layer(kFormat, {kId, nullptr, nullptr, nullptr}, kBlocks, true);
   EXPECT_FALSE(layer.needs_sync());
   for (uint64_t block = 10; block < 20; ++block) layer.set_data(block, block);
   layer.set_data(12, 1);

@@ -74,9 +74,14 @@ TEST_F(LayeredDiskFailureTest, AFrozenLayerIsCompleteWhenItsWritesAre) {
   ASSERT_FALSE(complete) << "whoever waits has to pause the machine";
   EXPECT_THAT(complete.error().text(), HasSubstr("no space left"));
   EXPECT_FALSE(disk_->sealed());
+  EXPECT_FALSE(disk_->lacks_layer()) << "there is no use in another snapshot";
   works_again();
   disk_->resume();
   EXPECT_EQ(finish(stalled), 0);
+  ASSERT_TRUE(disk_->lacks_layer());
+  EXPECT_TRUE(*disk_->lacks_layer());
+  prepare();
+  EXPECT_FALSE(*disk_->lacks_layer());
   complete = disk_->wait_frozen(std::chrono::milliseconds(1));
   ASSERT_TRUE(complete && *complete);
   auto sealed = disk_->sealed();
@@ -115,7 +120,22 @@ TEST_F(LayeredDiskFailureTest, AFailedSyncIsAnErrorForEver) {
     ASSERT_FALSE(complete);
     EXPECT_THAT(complete.error().text(), HasSubstr("sync: Input/output error"));
     EXPECT_FALSE(disk_->sealed());
+    EXPECT_FALSE(disk_->lacks_layer());
   }
+}
+
+TEST_F(LayeredDiskFailureTest, AnInterruptedSyncIsMadeAgain) {
+  start_layered();
+  write(0, content(4096, 2));
+  flush();
+  write(0, content(4096, 3));  // nothing for the log
+  unsigned syncs = 0;
+  system_.set_faults([&](const test::CallSite& site) -> std::optional<test::Fault> {
+    if (site.call != test::Call::kSync || site.name != data_name() || ++syncs > 1) return {};
+    return test::Fault{.error = EINTR};
+  });
+  flush();
+  EXPECT_EQ(syncs, 2u);
 }
 
 TEST_F(LayeredDiskFailureTest, AFailedWriteIsOneError) {

@@ -28,6 +28,12 @@ class LayeredDiskStoreTest : public test::LayeredDiskFixture {
     return made;
   }
   base::Result<Id> snapshot(Kind kind) {
+    TRY_ASSIGN(auto commit, begin(kind));
+    TRY_ASSIGN(auto done, finish_commit(*commit));
+    disk_->committed(committed_blocks(done, disk_space(kDisk)));
+    return done->id();
+  }
+  base::Result<std::unique_ptr<Commit>> begin(Kind kind) {
     TRY_ASSIGN(LayerFiles next, branch_->create_layer(kDisk));
     TRY(disk_->prepare_freeze(std::move(next)));
     disk_->freeze();
@@ -35,6 +41,9 @@ class LayeredDiskStoreTest : public test::LayeredDiskFixture {
     TRY_ASSIGN(auto commit, branch_->begin(kind));
     TRY(commit->set_pages(kRamSpace, 16, {}));
     TRY(disk_->add_to(*commit, kDisk));
+    return commit;
+  }
+  base::Result<std::shared_ptr<const Snapshot>> finish_commit(Commit& commit) {
     SnapshotNotes notes;
     notes.memory.push_back({0, 16 * kPageBytes});
     auto identity = encode_base(*disk_->base_identity());
@@ -43,9 +52,7 @@ class LayeredDiskStoreTest : public test::LayeredDiskFixture {
                              .size = kBytes,
                              .base = {reinterpret_cast<char*>(identity.data()), identity.size()}});
     }
-    TRY_ASSIGN(auto done, commit->finish(base::SectionWriter(), notes));
-    disk_->committed(committed_blocks(done, disk_space(kDisk)));
-    return done->id();
+    return commit.finish(base::SectionWriter(), notes);
   }
   void restore(const Id& id) {
     disk_.reset();
@@ -76,6 +83,38 @@ class LayeredDiskStoreTest : public test::LayeredDiskFixture {
   std::unique_ptr<Store> store_;
   std::unique_ptr<Branch> branch_;
 };
+
+// A failed sync of a layer is told once to each open file of it. Whoever hears of it first, the
+// guest's flush or the commit, the other one must not succeed.
+class LayeredDiskSyncTest : public LayeredDiskStoreTest {
+ protected:
+  // A snapshot is begun, a write lies in the frozen layer, and its next sync fails.
+  void SetUp() override {
+    disk_ = std::move(*Disk::on_image(on_store(false)));
+    ASSERT_TRUE(snapshot(Kind::kFull));
+    write(0, content(4096, 2));
+    commit_ = std::move(*begin(Kind::kIncremental));
+    system_.set_faults([this](const test::CallSite& site) -> std::optional<test::Fault> {
+      if (site.call != test::Call::kSync || !site.name.starts_with("layers/")) return {};
+      return failed_++ == 0 ? std::optional(test::Fault{.error = EIO, .drop_unsynced = true})
+                            : std::nullopt;
+    });
+  }
+  std::unique_ptr<Commit> commit_;
+  unsigned failed_ = 0;
+};
+
+TEST_F(LayeredDiskSyncTest, WhereTheFlushHearsOfIt) {
+  EXPECT_EQ(finish(start_flush()), EIO);
+  EXPECT_FALSE(finish_commit(*commit_));
+  EXPECT_GT(failed_, 0u);
+}
+
+TEST_F(LayeredDiskSyncTest, WhereTheCommitHearsOfIt) {
+  EXPECT_FALSE(finish_commit(*commit_));
+  EXPECT_EQ(finish(start_flush()), EIO);
+  EXPECT_GT(failed_, 0u);
+}
 
 TEST_F(LayeredDiskStoreTest, EachOfManySnapshotsRestoresAndGoesOn) {
   disk_ = std::move(*Disk::on_image(on_store(false)));
