@@ -27,6 +27,13 @@ Result<BaseImage> BaseImage::open(const Disk& disk, const std::string& path, boo
   return BaseImage(recorded, std::move(file), path);
 }
 
+Result<BaseImage> BaseImage::open_unknown(const std::string& path) {
+  TRY_ASSIGN(auto file, virtio::BlockFile::open({.path = path,
+                                                 .read_only = true,
+                                                 .access = virtio::BlockFile::Access::kBuffered}));
+  return BaseImage({}, std::move(file), path);
+}
+
 Result<void> BaseImage::check_identity() const {
   return check_base(recorded_, fd(), size(), path_);
 }

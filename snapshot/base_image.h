@@ -22,6 +22,8 @@ class BaseImage {
  public:
   // Opens and locks; what it holds is not looked at.
   static base::Result<BaseImage> open(const Disk& disk, const std::string& path, bool read_only);
+  // For reading, where no snapshot knows the image.
+  static base::Result<BaseImage> open_unknown(const std::string& path);
   // Is it the image the snapshot was taken with, unchanged?
   base::Result<void> check_identity() const;
 

@@ -116,6 +116,48 @@ Result<void> copy_layer(const Store& store, const Head::Layer& layer, const Disk
   return copied;
 }
 
+Result<void> copy_layers(const Store& store, const Head& head, uint32_t number, const Disk& disk,
+                         DiskExport& copy) {
+  for (const Head::Layer& layer : head.layers) {
+    if (layer.disk == number) TRY(copy_layer(store, layer, disk, copy));
+  }
+  return {};
+}
+
+// Of a machine whose first snapshot came to no end: since its pause, what the guest wrote went into
+// layers over the image, which no snapshot describes.
+Result<void> export_disk_without_snapshot(const Store& store, const HeadInfo& branch,
+                                          uint32_t number, const std::string& base,
+                                          const std::string& path, OutputFile::Existing existing,
+                                          const Progress& progress) {
+  bool any = std::ranges::any_of(branch.head->layers,
+                                 [&](const Head::Layer& layer) { return layer.disk == number; });
+  if (!any) {
+    return base::fail(fmt::format("branch {} has nothing of a disk {}: all of it is in its image",
+                                  branch.branch.text(), number));
+  }
+  if (base.empty()) {
+    return base::fail(
+        fmt::format("branch {} has no snapshot: disk {} is what its machine wrote over its image, "
+                    "as that was when it ended: name the image with --disk-base {}=PATH",
+                    branch.branch.text(), number, number));
+  }
+  TRY_ASSIGN(std::optional<BaseImage> image, BaseImage::open_unknown(base));
+  Disk disk;
+  disk.size = image->size();
+  uint64_t pages = (disk.size + kPageBytes - 1) / kPageBytes;
+  TRY_ASSIGN(OutputFile file, OutputFile::create(path, existing));
+  TRY(file.resize(disk.size));
+  DiskExport copy(number, disk, image, file);
+  constexpr uint64_t kStep = 1 << 14;  // pages between two reports
+  for (uint64_t at = 0; at < pages; at += kStep) {
+    TRY(copy.copy_base(at, std::min(kStep, pages - at)));
+    TRY(report(progress, std::min(at + kStep, pages) * kPageBytes, pages * kPageBytes));
+  }
+  TRY(copy_layers(store, *branch.head, number, disk, copy));
+  return file.finish();
+}
+
 }  // namespace
 
 Result<void> export_disk(const Snapshot& snapshot, uint32_t number, const std::string& base,
@@ -144,8 +186,7 @@ Result<void> export_disk_of_head(const Store& store, const HeadInfo& branch, uin
     return base::fail(fmt::format("branch {}: its machine left no disk", branch.branch.text()));
   }
   if (!branch.head->parent) {
-    return base::fail(fmt::format("branch {} has no snapshot that its disks could stand on",
-                                  branch.branch.text()));
+    return export_disk_without_snapshot(store, branch, number, base, path, existing, progress);
   }
   TRY_ASSIGN(auto snapshot, store.load(*branch.head->parent));
   TRY_ASSIGN(auto hold, snapshot->hold());
@@ -155,9 +196,7 @@ Result<void> export_disk_of_head(const Store& store, const HeadInfo& branch, uin
   TRY(file.resize(disk->size));
   DiskExport copy(number, *disk, image, file);
   TRY(copy_snapshot(*snapshot, number, *disk, copy, progress));
-  for (const Head::Layer& layer : branch.head->layers) {
-    if (layer.disk == number) TRY(copy_layer(store, layer, *disk, copy));
-  }
+  TRY(copy_layers(store, *branch.head, number, *disk, copy));
   return file.finish();
 }
 

@@ -23,6 +23,8 @@ base::Result<void> export_disk(const Snapshot& snapshot, uint32_t disk, const st
 
 // The disk of a machine that is gone, as of its last flush or later: what the guest wrote after its
 // last snapshot lies over that snapshot's content. `branch` is one whose machine does not run.
+// Where its first snapshot came to no end, what was written since that one's pause lies over the
+// base image as it is now, which nothing is known of to check it by.
 base::Result<void> export_disk_of_head(const Store& store, const HeadInfo& branch, uint32_t disk,
                                        const std::string& base, const std::string& path,
                                        OutputFile::Existing existing, const Progress& progress);

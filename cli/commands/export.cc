@@ -124,9 +124,11 @@ Command add_export(CLI::App& root) {
   add_parsed_list(*app, "--disk-base", options->bases, parse_disk_argument,
                   "the image that disk N was started with, where blocks of it are needed",
                   "N=FILE");
-  add_parsed(*app, "--head", options->head, parse_id_prefix,
-             "disks as a machine that ended left them, after the last snapshot of this branch",
-             "BRANCH");
+  add_parsed(
+      *app, "--head", options->head, parse_id_prefix,
+      "disks as a machine that ended left them, after the last snapshot of this branch (or over "
+      "the image, where its first one came to no end)",
+      "BRANCH");
   app->add_flag("--force", options->force, "replace files that exist");
   app->add_flag("--json", options->as_json, "for programs");
   app->footer(R"(A file gets its name when it is complete; zeros are holes in it.

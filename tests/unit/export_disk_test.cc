@@ -101,17 +101,41 @@ TEST_F(ExportDiskOfHead, AMachineThatRunsIsRefused) {
   EXPECT_FALSE(std::filesystem::exists(store.file("disk")));
 }
 
-TEST(ExportDiskOfNewHead, WithoutASnapshotThereIsNothingToStandOn) {
+// Its first snapshot came to no end: from the pause on the disk's writes went to a layer.
+struct ExportDiskOfNewHead : ::testing::Test {
+  base::Result<void> export_it(uint32_t disk, const std::string& base) {
+    auto heads = store.store().heads();
+    if (!heads) return std::unexpected(heads.error());
+    EXPECT_EQ(heads->size(), 1u);
+    return export_disk_of_head(store.store(), heads->at(0), disk, base, store.file("disk"), kRefuse,
+                               {});
+  }
+  void SetUp() override {
+    store.write_disk({{5, 7}, {7, 0}, {40, 7}});
+    store.stop_machine();
+  }
   SmallStore store;
-  store.write_disk({{5, 7}});
-  store.stop_machine();
-  auto heads = store.store().heads();
-  ASSERT_TRUE(heads);
-  ASSERT_EQ(heads->size(), 1u);
-  auto exported = export_disk_of_head(store.store(), heads->at(0), 0, store.base_path(),
-                                      store.file("disk"), kRefuse, {});
+};
+
+TEST_F(ExportDiskOfNewHead, StandsOnItsImage) {
+  auto exported = export_it(0, store.base_path());
+  ASSERT_TRUE(exported) << exported.error().text();
+  EXPECT_TRUE(content_of(store.file("disk")) == store.disk_now());
+}
+
+TEST_F(ExportDiskOfNewHead, WhatItNeedsIsNamed) {
+  auto exported = export_it(0, "");
   ASSERT_FALSE(exported);
-  EXPECT_THAT(exported.error().text(), HasSubstr("no snapshot"));
+  EXPECT_THAT(exported.error().text(), HasSubstr("--disk-base 0=PATH"));
+  exported = export_it(1, store.base_path());
+  ASSERT_FALSE(exported);
+  EXPECT_THAT(exported.error().text(), HasSubstr("has nothing of a disk 1"));
+  // Of another size.
+  std::filesystem::resize_file(store.base_path(), 4096 * 4);
+  exported = export_it(0, store.base_path());
+  ASSERT_FALSE(exported);
+  EXPECT_THAT(exported.error().text(), HasSubstr("is that of a disk of 41 blocks"));
+  EXPECT_FALSE(std::filesystem::exists(store.file("disk")));
 }
 
 }  // namespace
