@@ -156,6 +156,8 @@ base::Result<PruneReport> prune_store(Store& store, const PruneOptions& options)
       report.freed_bytes += info.bytes;
       continue;
     }
+    // That no HEAD continues it is to be durable first.
+    if (report.removed.empty()) TRY(settle_heads(storage));
     if (auto snapshot = store.load(info.id)) left.add(**snapshot);
     TRY(storage.remove(snapshot_name(info.id)));
     (void)remove_working_set(storage, info.id);  // advice, to nobody now
@@ -168,7 +170,7 @@ base::Result<PruneReport> prune_store(Store& store, const PruneOptions& options)
     return report;
   }
   // Before anything they name goes: a manifest that a power cut brings back is to be whole.
-  if (!report.removed.empty()) TRY(settle_names(storage));
+  if (!report.removed.empty()) TRY(storage.sync_directory("snap"));
 
   auto references = References::collect(store);
   if (!references) {

@@ -111,6 +111,10 @@ base::Result<References> References::collect(Store& store) {
 
 base::Result<void> settle_names(Storage& storage) {
   TRY(storage.sync_directory("snap"));
+  return settle_heads(storage);
+}
+
+base::Result<void> settle_heads(Storage& storage) {
   TRY(storage.sync_directory("heads"));
   TRY_ASSIGN(const auto branches, storage.list("heads"));
   for (const std::string& branch : branches) {

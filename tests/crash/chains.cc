@@ -85,6 +85,9 @@ Recorded flushes(uint64_t seed) {
   script.write(machine, 4, 334);
   machine.guest.set(2, 102);
   script.take(machine, Kind::kIncremental, [&] { script.write(machine, 6, 306); });
+  script.take(machine, Kind::kIncremental);
+  machine.guest.set(2, 112);
+  script.take(machine, Kind::kIncremental);  // of a layer without blocks, which only HEAD names
   auto other = script.restore(root);
   script.write(other, 5, 405);
   script.flush(other);
@@ -133,12 +136,19 @@ Recorded prunes(uint64_t seed) {
   return script.recorded();
 }
 
-Recorded recovery_after_a_kill(uint64_t seed) {
+namespace {
+void clean_up(Script& script, Then then, const snapshot::Id& pruned) {
+  if (then == Then::kRecovery) return script.recover();
+  script.prune({pruned});
+}
+}  // namespace
+
+Recorded killed_before_head_is_durable(uint64_t seed, Then then) {
   Script script(seed);
   script.create_store();
   auto machine = script.boot(16, 16);
   machine.guest.set(1, 101);
-  script.take(machine, Kind::kFull);
+  auto first = script.take(machine, Kind::kFull);
   machine.guest.set(1, 201);
   bool published = false, killed = false;
   script.take(machine, Kind::kIncremental, [&] {
@@ -153,7 +163,45 @@ Recorded recovery_after_a_kill(uint64_t seed) {
   script.stop(machine);
   script.system().set_faults({});
   if (!killed) throw std::runtime_error("script: nobody was killed");
+  clean_up(script, then, first);
+  return script.recorded();
+}
+
+Recorded killed_in_a_prune(uint64_t seed) {
+  Script script(seed);
+  script.create_store();
+  auto [machine, old] = prunable(script);
+  script.stop(machine);
+  bool killed = false;
+  script.system().set_faults([&](const CallSite& site) {
+    killed |= site.call == Call::kSyncDirectory && site.name == "snap";
+    return killed ? std::optional(Fault{.error = EIO, .not_made = true}) : std::nullopt;
+  });
+  (void)script.try_prune(old);
+  script.system().set_faults({});
+  if (!killed) throw std::runtime_error("script: nobody was killed");
   script.recover();
+  return script.recorded();
+}
+
+Recorded failed_beginning(uint64_t seed, Then then) {
+  Script script(seed);
+  script.create_store();
+  auto machine = script.boot(16, 16);
+  machine.guest.set(1, 101);
+  auto first = script.take(machine, Kind::kFull, [&] { script.write(machine, 3, 303); });
+  machine.guest.set(1, 201);
+  auto second = script.take(machine, Kind::kIncremental);
+  script.stop(machine);
+  script.system().set_faults([&](const CallSite& site) {
+    bool last = site.call == Call::kSyncDirectory && site.name == "heads";
+    return last ? std::optional(Fault{.error = EIO}) : std::nullopt;
+  });
+  if (script.try_restore(then == Then::kPrune ? second : first)) {
+    throw std::runtime_error("script: restored");
+  }
+  script.system().set_faults({});
+  clean_up(script, then, first);
   return script.recorded();
 }
 

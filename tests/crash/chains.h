@@ -24,9 +24,13 @@ struct Prunable {
 Prunable prunable(Script& script);
 // That machine's old snapshots are pruned, between a flush and its next snapshot.
 Recorded prunes(uint64_t seed);
-// A machine is killed when its commit has replaced HEAD, which is not durable yet; then comes a
-// recovery.
-Recorded recovery_after_a_kill(uint64_t seed);
+// What is not durable and then comes a recovery, or a prune: a machine is killed when its commit
+// has replaced HEAD; a prune, when it has removed manifests; a machine that could not begin,
+// because HEAD could not be made durable, takes it away again.
+enum class Then { kRecovery, kPrune };
+Recorded killed_before_head_is_durable(uint64_t seed, Then then);
+Recorded killed_in_a_prune(uint64_t seed);
+Recorded failed_beginning(uint64_t seed, Then then);
 // Killed instead in the n-th call of a commit, or of a prune that the next one completes.
 struct Killed {
   Recorded recorded;

@@ -49,10 +49,14 @@ TEST(CrashTest, PruneOfPacksRunsAndLayers) {
   }
 }
 
-TEST(CrashTest, RecoveryAfterAKill) {
-  Recorded recorded = recovery_after_a_kill(1);
-  expect_kept(recorded, {.samples = 8, .seed = 1},
-              position_of_mark(recorded.recording, "machine stopped"));
+TEST(CrashTest, RecoveryAfterWhatIsNotDurable) {
+  for (const Recorded& recorded :
+       {killed_before_head_is_durable(1, Then::kRecovery),
+        killed_before_head_is_durable(1, Then::kPrune), killed_in_a_prune(1),
+        failed_beginning(1, Then::kRecovery), failed_beginning(1, Then::kPrune)}) {
+    expect_kept(recorded, {.samples = 8, .seed = 1},
+                position_of_mark(recorded.recording, "machine stopped"));
+  }
 }
 
 // What a killed process had done is there at first, durable or not, and what comes after it counts

@@ -87,19 +87,28 @@ Result<void> check_next(Store& store) {
   return {};
 }
 
-// Files that neither a snapshot nor a HEAD names. (No machine is alive.)
-Result<void> check_garbage(Store& store) {
+// What HEADs name is there; what neither they nor a snapshot name is not. (No machine is alive.)
+Result<void> check_names(Store& store) {
   std::set<std::string> needed;
   TRY_ASSIGN(auto heads, store.heads());
+  TRY_ASSIGN(auto listed, store.list());
   for (const auto& head : heads) {
+    std::string branch = "branch " + head.branch.text();
     if (!head.damage.empty()) return fail("HEAD: " + head.damage);
-    if (!head.head) return fail("branch " + head.branch.text() + " is left without a HEAD");
+    if (!head.head) return fail(branch + " is left without a HEAD");
+    if (head.head->parent && std::ranges::find(listed, *head.head->parent,
+                                               &snapshot::SnapshotInfo::id) == listed.end()) {
+      return fail(branch + " continues a snapshot that is not there");
+    }
     for (const auto& layer : head.head->layers) {
-      needed.insert(snapshot::layer_name(layer.disk, layer.id));
-      needed.insert(snapshot::layer_log_name(layer.disk, layer.id));
+      for (const auto& name : {snapshot::layer_name(layer.disk, layer.id),
+                               snapshot::layer_log_name(layer.disk, layer.id)}) {
+        TRY_ASSIGN(bool there, store.storage().exists(name));
+        if (!there) return fail(branch + " names " + name + ", which is not there");
+        needed.insert(name);
+      }
     }
   }
-  TRY_ASSIGN(auto listed, store.list());
   for (const auto& info : listed) {
     TRY_ASSIGN(auto snapshot, store.load(info.id));
     for (const auto& space : snapshot->manifest().spaces) {
@@ -128,14 +137,14 @@ Result<void> check(ModelFileSystem& system, const Promises& promises) {
   if (!opened) return std::unexpected(opened.error().with("create, after an interrupted one"));
   Store& store = **opened;
   TRY(store.recover());
-  TRY(check_garbage(store));
+  TRY(check_names(store));
   TRY(check_snapshots(store, promises));
   TRY(check_disks(store, promises));
   if (auto next = check_next(store); !next) {
     return std::unexpected(next.error().with("next snapshot"));
   }
   TRY(store.recover());
-  return check_garbage(store);
+  return check_names(store);
 }
 
 }  // namespace

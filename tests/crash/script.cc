@@ -123,7 +123,7 @@ Id Script::take(Machine& machine, Kind kind, const std::function<void()>& meanwh
   auto then = [&] {
     meanwhile();
     flush(machine);
-    promise("commit after a flush");
+    promise("commit");
   };
   Id id = must(machine.guest.take(*store_, *machine.branch, kind,
                                   meanwhile ? std::function<void()>(then) : meanwhile));
@@ -151,6 +151,7 @@ void Script::stop(Machine& machine) {
 }
 
 void Script::recover() {
+  promise("recovery");
   (void)must(store_->recover());
   promise("recovered");
 }
