@@ -52,8 +52,6 @@ Result<std::unique_ptr<Pager>> Pager::start(vmm::GuestMemory& memory,
   std::unique_ptr<Pager> pager(new Pager(memory, std::move(snapshot), std::move(options),
                                          std::move(userfault), std::move(stop)));
   TRY_ASSIGN(pager->around_, base::Mapping::anonymous(2 * kAroundPages * kPageBytes));
-  std::memset(pager->around_.data(), 0,
-              pager->around_.size());  // there, or it would be copied late
   TRY_ASSIGN(pager->faults_,
              base::start_thread("pager", [raw = pager.get()] { raw->serve_faults(); }));
   TRY_ASSIGN(pager->background_,
@@ -114,6 +112,7 @@ void Pager::give_up(base::Error error) {
 // --- what somebody waits for ---
 
 void Pager::serve_faults() {
+  std::memset(around_.data(), 0, around_.size());  // there, or it would be copied late
   std::array<pollfd, 2> wait{{{userfault_.fd(), POLLIN, 0}, {stop_.fd(), POLLIN, 0}}};
   while (!stopping_) {
     if (::poll(wait.data(), wait.size(), -1) < 0 && errno != EINTR) {

@@ -14,6 +14,7 @@ namespace vmm {
 namespace {
 
 const int kKickSignal = SIGRTMIN;
+constexpr std::chrono::nanoseconds kNoSpin{0};
 
 void relax() { __builtin_ia32_pause(); }
 
@@ -130,7 +131,8 @@ void Vcpu::serve_while_parked() {
     uint32_t seen = command_.load();
     run_task();
     if ((seen & kGoalMask) != kPark) return;
-    wait_while(command_, seen, spin_);
+    // Before its first command nobody waits for it.
+    wait_while(command_, seen, seen < kNextCommand ? kNoSpin : spin_);
   }
 }
 

@@ -4,11 +4,11 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdlib>
-#include <memory>
 #include <new>
 #include <type_traits>
 #include <utility>
+
+#include "vmm/base/mapping.h"
 
 namespace base {
 
@@ -17,41 +17,40 @@ template <typename T>
 class ZeroedArray {
  public:
   ZeroedArray() = default;
-  // calloc() leaves fresh memory of the kernel's as it is; a vector would write to all of it.
-  explicit ZeroedArray(size_t size)
-      : data_(static_cast<T*>(std::calloc(size > 0 ? size : 1, sizeof(T)))), size_(size) {
-    if (!data_) throw std::bad_alloc();
+  // Of the kernel: calloc() writes to all of what is small or was freed before.
+  explicit ZeroedArray(size_t size) : size_(size) {
+    if (size == 0) return;
+    auto memory = Mapping::anonymous((size * sizeof(T) + kPage - 1) / kPage * kPage);
+    if (!memory) throw std::bad_alloc();
+    memory_ = std::move(*memory);
   }
   ZeroedArray(ZeroedArray&& other) noexcept
-      : data_(std::move(other.data_)), size_(std::exchange(other.size_, 0)) {}
+      : memory_(std::move(other.memory_)), size_(std::exchange(other.size_, 0)) {}
   ZeroedArray& operator=(ZeroedArray&& other) noexcept {
-    data_ = std::move(other.data_);
+    memory_ = std::move(other.memory_);
     size_ = std::exchange(other.size_, 0);
     return *this;
   }
 
   // All of it takes memory now.
   void touch() {
-    constexpr size_t kStep = 4096 / sizeof(T);
+    constexpr size_t kStep = kPage / sizeof(T);
     for (size_t i = 0; i < size_; i += kStep) static_cast<volatile T*>(data())[i] = 0;
-    if (size_ > 0) static_cast<volatile T*>(data())[size_ - 1] = 0;
   }
 
   size_t size() const { return size_; }
-  T* data() { return data_.get(); }
-  const T* data() const { return data_.get(); }
+  T* data() { return reinterpret_cast<T*>(memory_.data()); }
+  const T* data() const { return reinterpret_cast<const T*>(memory_.data()); }
   T* begin() { return data(); }
   T* end() { return data() + size_; }
   const T* begin() const { return data(); }
   const T* end() const { return data() + size_; }
-  T& operator[](size_t index) { return data_.get()[index]; }
-  const T& operator[](size_t index) const { return data_.get()[index]; }
+  T& operator[](size_t index) { return data()[index]; }
+  const T& operator[](size_t index) const { return data()[index]; }
 
  private:
-  struct Free {
-    void operator()(T* data) const { std::free(data); }
-  };
-  std::unique_ptr<T, Free> data_;
+  static constexpr size_t kPage = 4096;
+  Mapping memory_;
   size_t size_ = 0;
 };
 
