@@ -126,7 +126,6 @@ Result<void> bind_socket(MachineProcess& process, const std::string& path) {
 Result<void> serve(MachineProcess& process, const RunOptions& options) {
   process.target = std::make_unique<RunningMachine>(options, *process.machine, *process.platform,
                                                     *process.snapshots);
-  TRY(process.listener->listen());
   TRY_ASSIGN(process.server, ControlServer::start(std::move(*process.listener), *process.target));
   process.listener.reset();
   return {};

@@ -69,8 +69,9 @@ base::Result<void> make_platform(MachineProcess& process, const RunOptions& opti
 base::Result<void> start_snapshots(MachineProcess& process, const RunOptions& options);
 // The control socket, which may be impossible, before anything else: nobody can connect yet.
 base::Result<void> bind_socket(MachineProcess& process, const std::string& path);
-// From here on others may ask for things. The guest runs already, where it is to: who pauses it
-// then is the last to say so.
+// From here on others get answers; they may ask since the socket listens, which is before the guest
+// runs: another process may have taken its path until then. The guest runs already, where it is to:
+// who pauses it then is the last to say so.
 base::Result<void> serve(MachineProcess& process, const RunOptions& options);
 
 // Where a disk was full before the machine ran, it is paused again.

@@ -167,6 +167,7 @@ Result<int> restore_machine(const RestoreOptions& asked) {
   TRY(set_state(process, sections, asked.clock));
   TRY(start_snapshots(process, options));
   process.complete = true;
+  TRY(process.listener->listen());
   if (!asked.paused) let_guest_run(process);
   TRY(serve(process, options));
   if (process.pager) process.pager->bring_ahead();

@@ -54,6 +54,7 @@ Result<int> run_machine(const RunOptions& asked) {
   MachineProcess process;
   TRY(bind_socket(process, options.api_socket));
   TRY(assemble(process, options, *foreground));
+  TRY(process.listener->listen());
   let_guest_run(process);
   TRY(serve(process, options));
   return report_end(stay_with(process, options, *foreground));

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
@@ -101,7 +102,8 @@ base::Result<base::Fd> try_claim(const std::string& directory, const std::string
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     TRY_ASSIGN(base::Fd fd, base::open_file(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
     if (!take_lock(fd.get())) {
-      if (read_lock(fd.get(), name)) return base::Fd();
+      auto vm = read_lock(fd.get(), name);
+      if (vm && (::kill(vm->pid, 0) == 0 || errno == EPERM)) return base::Fd();
       std::this_thread::sleep_for(kMoment);
       continue;
     }
@@ -120,8 +122,11 @@ base::Result<void> check_socket_is_free(const std::string& directory, const Runn
   // A lock that `ps` holds for a moment looks like a machine's.
   for (int attempt = 0;; ++attempt) {
     TRY_ASSIGN(const auto vms, running_vms(directory));
+    const bool bound = ::access(vm.socket.c_str(), F_OK) == 0;
     const auto other = std::ranges::find_if(vms, [&](const RunningVm& running) {
-      return running.socket == vm.socket && running.name != vm.name;
+      // Of two at the same instant the first by name.
+      return running.socket == vm.socket && running.name != vm.name &&
+             (bound || running.name < vm.name);
     });
     if (other == vms.end()) return {};
     if (attempt == kAttempts) {

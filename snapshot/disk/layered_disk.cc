@@ -342,9 +342,9 @@ Result<bool> LayeredDisk::wait_frozen(std::chrono::milliseconds timeout) {
   lock.lock();
   if (!synced) broken(synced.error());
   TRY(can_be_frozen());
-  base_sync_ = {};
   if (!identity) return std::unexpected(identity.error());
   identity_ = *identity;
+  base_sync_ = {};
   // Other machines may read it from now on.
   TRY(base_->file().share());
   return true;

@@ -54,6 +54,11 @@ struct Left {
   }
 };
 
+struct Victim {
+  const SnapshotInfo* info;
+  std::unique_ptr<File> lock;  // none where somebody holds it; kept until the names are gone
+};
+
 // The layers and logs that go with a HEAD, as far as they can be looked at.
 uint64_t layer_bytes(Storage& storage, const Head& head) {
   uint64_t bytes = 0;
@@ -125,7 +130,16 @@ base::Result<PruneReport> prune_store(Store& store, const PruneOptions& options)
   Storage& storage = store.storage();
   TRY_ASSIGN(auto lock, store.lock(File::Lock::kExclusive));
   TRY_ASSIGN(const auto infos, store.list());
-  TRY_ASSIGN(const std::set<Id> victims, choose(infos, options));
+  TRY_ASSIGN(const std::set<Id> chosen, choose(infos, options));
+  // Locked before HEADs are read: whoever makes one holds the snapshot that it continues.
+  std::vector<Victim> victims;
+  for (const SnapshotInfo& info : infos) {
+    if (!chosen.contains(info.id)) continue;
+    TRY_ASSIGN(auto file, storage.open(snapshot_name(info.id), Storage::Access::kWrite,
+                                       Storage::Caching::kCached));
+    TRY_ASSIGN(const bool locked, file->try_lock(File::Lock::kExclusive));
+    victims.push_back({&info, locked ? std::move(file) : nullptr});
+  }
   TRY_ASSIGN(const auto heads, store.heads());
 
   PruneReport report;
@@ -133,21 +147,13 @@ base::Result<PruneReport> prune_store(Store& store, const PruneOptions& options)
   auto forgotten = [&](const HeadInfo& head) {
     return std::ranges::find(options.forgotten, head.branch) != options.forgotten.end();
   };
-  std::vector<std::unique_ptr<File>> locks;  // held until the names are gone
-  for (const SnapshotInfo& info : infos) {
-    if (!victims.contains(info.id)) continue;
+  for (const Victim& victim : victims) {
+    const SnapshotInfo& info = *victim.info;
     // Layers stand on it, be their machine alive or not.
-    bool in_use = std::ranges::any_of(heads, [&](const HeadInfo& head) {
+    const bool continued = std::ranges::any_of(heads, [&](const HeadInfo& head) {
       return head.head && head.head->parent == info.id && !forgotten(head);
     });
-    if (!in_use) {
-      TRY_ASSIGN(auto file, storage.open(snapshot_name(info.id), Storage::Access::kWrite,
-                                         Storage::Caching::kCached));
-      TRY_ASSIGN(const bool locked, file->try_lock(File::Lock::kExclusive));
-      in_use = !locked;
-      locks.push_back(std::move(file));
-    }
-    if (in_use) {
+    if (continued || !victim.lock) {
       report.in_use.push_back(info.id);
       continue;
     }
@@ -176,6 +182,10 @@ base::Result<PruneReport> prune_store(Store& store, const PruneOptions& options)
   if (!references) {
     return std::unexpected(references.error().with(
         "snapshots are removed, but no space is freed while something is damaged"));
+  }
+  // A HEAD that was durable then may be gone since, and not durably.
+  for (const HeadInfo& head : heads) {
+    if (head.head) references->add(*head.head);
   }
   TRY_ASSIGN(const Garbage garbage,
              remove_unnamed(store, *references, !report.removed.empty(), left.files));

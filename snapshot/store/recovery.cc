@@ -82,10 +82,7 @@ base::Result<References> References::collect(Store& store) {
       if (!info.alive) references.abandoned.insert(info.branch);
       continue;
     }
-    for (const Head::Layer& layer : info.head->layers) {
-      references.files.insert(layer_name(layer.disk, layer.id));
-      references.files.insert(layer_log_name(layer.disk, layer.id));
-    }
+    references.add(*info.head);
   }
 
   TRY_ASSIGN(const auto names, store.storage().list("snap"));
@@ -107,6 +104,13 @@ base::Result<References> References::collect(Store& store) {
     }
   }
   return references;
+}
+
+void References::add(const Head& head) {
+  for (const Head::Layer& layer : head.layers) {
+    files.insert(layer_name(layer.disk, layer.id));
+    files.insert(layer_log_name(layer.disk, layer.id));
+  }
 }
 
 base::Result<void> settle_names(Storage& storage) {

@@ -25,6 +25,7 @@ struct Garbage {
 struct References {
   // Fails where one cannot be read: what it names cannot be known. With the store's exclusive lock.
   static base::Result<References> collect(Store& store);
+  void add(const Head& head);
 
   std::set<std::string> files;  // packs, runs, layers and their logs, by name
   std::set<uint64_t> living;    // first halves of the ids of branches whose machine runs

@@ -1,5 +1,6 @@
 // Layered disks on a store that is full, fails, or is cut off from its power.
 #include <gmock/gmock.h>
+#include <unistd.h>
 
 #include <random>
 
@@ -89,6 +90,22 @@ TEST_F(LayeredDiskFailureTest, AFrozenLayerIsCompleteWhenItsWritesAre) {
   // Into the layer it was begun in.
   ASSERT_THAT(sealed->entries, SizeIs(1));
   EXPECT_EQ(sealed->entries[0].page, 0u);
+}
+
+TEST_F(LayeredDiskFailureTest, AnImageThatCannotBeReadFailsOneSnapshot) {
+  make_base(kBytes);
+  start_on_image();
+  write(0, content(4096, 2));
+  freeze();
+  ASSERT_EQ(::ftruncate(image_.get(), 4096), 0);
+  EXPECT_FALSE(disk_->wait_frozen(std::chrono::seconds(1)));
+  ASSERT_TRUE(base::write_exact(image_.get(), expected_.data(), kBytes, 0));
+  auto complete = disk_->wait_frozen(std::chrono::seconds(1));
+  ASSERT_TRUE(complete) << complete.error().text();
+  EXPECT_TRUE(*complete);
+  write(8192, content(4096, 3));
+  flush();
+  EXPECT_TRUE(reads_as_expected());
 }
 
 TEST_F(LayeredDiskFailureTest, AFullLogKeepsTheFlush) {
