@@ -395,6 +395,7 @@ TEST(StoreModelTest, APruneMeetsAMachineThatIsJustEnding) {
       return test::Fault{.error = ENOENT};
     });
     const auto report = store->prune({.keep = {}, .remove = {full}, .keep_ids = {}});
+    files.set_faults({});
     ASSERT_TRUE(report) << report.error().text();
     EXPECT_TRUE(reached) << call_name(gone);
     EXPECT_GT(report->freed_bytes, 0u);
