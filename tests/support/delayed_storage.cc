@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "tests/support/forwarding_storage.h"
+
 namespace test {
 namespace {
 
@@ -184,38 +186,12 @@ class DelayedQueue : public IoQueue {
   std::vector<Operation*> refused_;  // by the queue beneath
 };
 
-class DelayedStorage : public Storage {
+class DelayedStorage : public ForwardingStorage {
  public:
   DelayedStorage(std::unique_ptr<Storage> beneath, Delays delays)
-      : beneath_(std::move(beneath)), delays_(delays) {}
-  const std::string& path() const override { return beneath_->path(); }
-  Result<std::unique_ptr<File>> create(const std::string& name, Caching caching) override {
-    return beneath_->create(name, caching);
-  }
-  Result<std::unique_ptr<File>> open(const std::string& name, Access access,
-                                     Caching caching) override {
-    return beneath_->open(name, access, caching);
-  }
-  Result<void> rename(const std::string& from, const std::string& to) override {
-    return beneath_->rename(from, to);
-  }
-  Result<void> remove(const std::string& name) override { return beneath_->remove(name); }
-  Result<void> make_directory(const std::string& name) override {
-    return beneath_->make_directory(name);
-  }
-  Result<void> remove_directory(const std::string& name) override {
-    return beneath_->remove_directory(name);
-  }
-  Result<std::vector<std::string>> list(const std::string& directory) override {
-    return beneath_->list(directory);
-  }
-  Result<bool> exists(const std::string& name) override { return beneath_->exists(name); }
-  Result<void> sync_directory(const std::string& name) override {
-    return beneath_->sync_directory(name);
-  }
-  Result<uint64_t> free_bytes() override { return beneath_->free_bytes(); }
+      : ForwardingStorage(std::move(beneath)), delays_(delays) {}
   Result<std::unique_ptr<IoQueue>> make_queue(unsigned entries) override {
-    TRY_ASSIGN(auto queue, beneath_->make_queue(entries));
+    TRY_ASSIGN(auto queue, ForwardingStorage::make_queue(entries));
     TRY_ASSIGN(auto alarm, Alarm::create(queue->event()));
     Delays delays = delays_;
     delays.seed += queues_++;
@@ -223,7 +199,6 @@ class DelayedStorage : public Storage {
   }
 
  private:
-  std::unique_ptr<Storage> beneath_;
   const Delays delays_;
   std::atomic<uint64_t> queues_ = 0;
 };

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -11,6 +12,7 @@
 #include <numeric>
 #include <random>
 
+#include "tests/support/gated_storage.h"
 #include "tests/support/small_store.h"
 
 namespace snapshot {
@@ -121,6 +123,27 @@ TEST_F(PagerTest, NothingComesAheadUntilThatIsSaid) {
   ASSERT_TRUE(pager_->wait_complete());
   EXPECT_EQ(pager_->counters().faults, 2u);
   for (uint64_t number = 0; number < kPages; ++number) expect_page(number);
+}
+
+TEST_F(PagerTest, WhoWaitsForAPageDoesNotWaitForTheReader) {
+  test::Gate gate("pager-ahead");
+  auto store = *Store::open(test::gate_reads(*open_storage(store_.path()), gate));
+  auto pager = Pager::start(*memory_, *store->load(id_), {.on_damage = [](const base::Error&) {}});
+  ASSERT_TRUE(pager) << pager.error().text();
+  pager_ = std::move(*pager);
+  pager_->bring_ahead();
+  bool reads = gate.wait_for_thread();
+  auto all = std::async(std::launch::async, [&] {
+    for (uint64_t number : shuffled_pages()) expect_page(number);
+  });
+  bool served = all.wait_for(std::chrono::seconds(30)) == std::future_status::ready;
+  EXPECT_EQ(pager_->counters().background, 0u);
+  gate.open();
+  all.get();
+  EXPECT_TRUE(reads);
+  EXPECT_TRUE(served) << "a page came only when the reader went on";
+  EXPECT_TRUE(pager_->wait_complete());
+  pager_.reset();  // before the store that it reads
 }
 
 TEST_F(PagerTest, EndsWithoutHavingBroughtAnything) {

@@ -1,0 +1,86 @@
+#include "tests/support/gated_storage.h"
+
+#include <pthread.h>
+
+#include <array>
+#include <chrono>
+
+#include "tests/support/forwarding_storage.h"
+
+namespace test {
+namespace {
+
+using base::fail;
+using base::Result;
+using snapshot::File;
+
+class GatedFile : public File {
+ public:
+  GatedFile(std::unique_ptr<File> beneath, Gate& gate)
+      : beneath_(std::move(beneath)), gate_(gate) {}
+  const std::string& name() const override { return beneath_->name(); }
+  Result<uint64_t> size() const override { return beneath_->size(); }
+  Result<void> read(uint64_t offset, std::span<std::byte> into) const override {
+    gate_.pass();
+    return beneath_->read(offset, into);
+  }
+  Result<void> write(uint64_t, std::span<const std::byte>) override { return only_read(); }
+  Result<void> truncate(uint64_t) override { return only_read(); }
+  Result<void> allocate(uint64_t, uint64_t) override { return only_read(); }
+  Result<void> punch(uint64_t, uint64_t) override { return only_read(); }
+  Result<void> sync() override { return only_read(); }
+  Result<bool> try_lock(Lock lock) override { return beneath_->try_lock(lock); }
+  Result<void> unlock() override { return beneath_->unlock(); }
+  uint32_t alignment() const override { return beneath_->alignment(); }
+
+ private:
+  Result<void> only_read() const { return fail(name() + " is only read"); }
+  std::unique_ptr<File> beneath_;
+  Gate& gate_;
+};
+
+class GatedStorage : public ForwardingStorage {
+ public:
+  GatedStorage(std::unique_ptr<Storage> beneath, Gate& gate)
+      : ForwardingStorage(std::move(beneath)), gate_(gate) {}
+  Result<std::unique_ptr<File>> open(const std::string& name, Access access,
+                                     Caching caching) override {
+    TRY_ASSIGN(auto file, ForwardingStorage::open(name, access, caching));
+    return std::make_unique<GatedFile>(std::move(file), gate_);
+  }
+
+ private:
+  Gate& gate_;
+};
+
+}  // namespace
+
+void Gate::open() {
+  {
+    std::lock_guard lock(mutex_);
+    open_ = true;
+  }
+  changed_.notify_all();
+}
+
+bool Gate::wait_for_thread() {
+  std::unique_lock lock(mutex_);
+  return changed_.wait_for(lock, std::chrono::seconds(30), [this] { return waiting_; });
+}
+
+void Gate::pass() {
+  std::array<char, 16> name{};
+  pthread_getname_np(pthread_self(), name.data(), name.size());
+  if (thread_ != name.data()) return;
+  std::unique_lock lock(mutex_);
+  waiting_ = true;
+  changed_.notify_all();
+  changed_.wait(lock, [this] { return open_; });
+}
+
+std::unique_ptr<snapshot::Storage> gate_reads(std::unique_ptr<snapshot::Storage> beneath,
+                                              Gate& gate) {
+  return std::make_unique<GatedStorage>(std::move(beneath), gate);
+}
+
+}  // namespace test
