@@ -56,7 +56,7 @@ struct Left {
 
 struct Victim {
   const SnapshotInfo* info;
-  std::unique_ptr<File> lock;  // none where somebody holds it; kept until the names are gone
+  std::unique_ptr<File> lock;  // none where somebody holds or continues it
 };
 
 // The layers and logs that go with a HEAD, as far as they can be looked at.
@@ -147,13 +147,16 @@ base::Result<PruneReport> prune_store(Store& store, const PruneOptions& options)
   auto forgotten = [&](const HeadInfo& head) {
     return std::ranges::find(options.forgotten, head.branch) != options.forgotten.end();
   };
-  for (const Victim& victim : victims) {
-    const SnapshotInfo& info = *victim.info;
+  for (Victim& victim : victims) {
     // Layers stand on it, be their machine alive or not.
     const bool continued = std::ranges::any_of(heads, [&](const HeadInfo& head) {
-      return head.head && head.head->parent == info.id && !forgotten(head);
+      return head.head && head.head->parent == victim.info->id && !forgotten(head);
     });
-    if (continued || !victim.lock) {
+    if (continued) victim.lock.reset();
+  }
+  for (const Victim& victim : victims) {
+    const SnapshotInfo& info = *victim.info;
+    if (!victim.lock) {
       report.in_use.push_back(info.id);
       continue;
     }
@@ -175,6 +178,7 @@ base::Result<PruneReport> prune_store(Store& store, const PruneOptions& options)
     }
     return report;
   }
+  victims.clear();  // whoever waits for one sees that its name is gone
   // Before anything they name goes: a manifest that a power cut brings back is to be whole.
   if (!report.removed.empty()) TRY(storage.sync_directory("snap"));
 

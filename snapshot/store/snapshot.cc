@@ -4,6 +4,8 @@
 
 #include <cstring>
 
+#include "snapshot/store/locks.h"
+
 namespace snapshot {
 
 namespace {
@@ -214,8 +216,10 @@ base::Result<std::shared_ptr<Snapshot::Hold>> Snapshot::hold() const {
   const std::string name = snapshot_name(id());
   TRY_ASSIGN(std::shared_ptr<File> file,
              storage_.open(name, Storage::Access::kRead, Storage::Caching::kCached));
+  // A prune locks what it may remove while it looks who needs it: if it has its name then, it
+  // stays.
+  TRY(wait_for_lock(*file, File::Lock::kShared));
   TRY_ASSIGN(auto hold, Hold::lock(std::move(file)));
-  // Who removes it locks it first: if it has its name still, it stays.
   TRY_ASSIGN(const bool there, storage_.exists(name));
   if (!there) return base::fail(name + " was removed");
   return hold;

@@ -5,9 +5,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <future>
 #include <random>
+#include <thread>
 
 #include "snapshot/working_set.h"
 #include "tests/support/model_storage.h"
@@ -270,6 +273,24 @@ TEST_F(StoreTest, RecoveryRemovesWhatNobodyNamesAndNothingElse) {
   commit->abandon();
   commit.reset();
   expect_history(machine);
+}
+
+// A prune has it locked for a moment, and lets it stay.
+TEST_F(StoreTest, WhatAPruneOnlyLooksAtCanBeHeld) {
+  StoreMachine machine(*store_, 10);
+  machine.write(1, 1);
+  const Id id = machine.commit(Kind::kFull).value();
+  machine.end();
+  const auto snapshot = store_->load(id).value();
+  auto file = store_->storage()
+                  .open(snapshot_name(id), Storage::Access::kWrite, Storage::Caching::kCached)
+                  .value();
+  ASSERT_TRUE(file->try_lock(File::Lock::kExclusive).value());
+  auto held = std::async(std::launch::async, [&] { return snapshot->hold(); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  file.reset();
+  const auto hold = held.get();
+  EXPECT_TRUE(hold) << hold.error().text();
 }
 
 TEST_F(StoreTest, AForkedProcessHoldsWhatWasHeld) {
