@@ -1,6 +1,7 @@
 #include "cli/command_line.h"
 
 #include <fmt/format.h>
+#include <sys/resource.h>
 
 #include <cstdio>
 
@@ -15,6 +16,14 @@ namespace {
 int fail(int status, const std::string& text) {
   fmt::print(stderr, "minivmm: {}\n", base::one_line(text));
   return status;
+}
+
+// Stores have thousands of files. The usual soft limit of 1,024 is for programs that use select(2).
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) < 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  (void)::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 // The command that was being parsed when parsing ended.
@@ -34,6 +43,7 @@ int usage_error(const CLI::App& root, const CLI::ParseError& error) {
 }  // namespace
 
 int run_command_line(int argc, const char* const* argv) {
+  raise_descriptor_limit();
   CLI::App root("minivmm: a minimal KVM monitor", "minivmm");
   root.set_version_flag("--version", std::string("minivmm ") + kVersion, "print the version");
   root.footer(R"(Examples:

@@ -165,9 +165,9 @@ Result<int> restore_machine(const RestoreOptions& asked) {
     if (!wanted) return kSuccess;
   }
   TRY(set_state(process, sections, asked.clock));
+  TRY(process.listener->listen());  // which may fail: before the branch is handed on
   TRY(start_snapshots(process, options));
   process.complete = true;
-  TRY(process.listener->listen());
   if (!asked.paused) let_guest_run(process);
   TRY(serve(process, options));
   if (process.pager) process.pager->bring_ahead();

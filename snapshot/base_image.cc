@@ -19,18 +19,23 @@ Result<const Disk*> find_disk(const Manifest& manifest, uint32_t number) {
                                 manifest.id.text(), number, count - 1));
 }
 
+namespace {
+
+Result<virtio::BlockFile> open_image(const std::string& path, bool read_only) {
+  return virtio::BlockFile::open(
+      {.path = path, .read_only = read_only, .access = virtio::BlockFile::Access::kBuffered});
+}
+
+}  // namespace
+
 Result<BaseImage> BaseImage::open(const Disk& disk, const std::string& path, bool read_only) {
   TRY_ASSIGN(auto recorded, decode_base(std::as_bytes(std::span(disk.base))));
-  TRY_ASSIGN(auto file, virtio::BlockFile::open({.path = path,
-                                                 .read_only = read_only,
-                                                 .access = virtio::BlockFile::Access::kBuffered}));
+  TRY_ASSIGN(auto file, open_image(path, read_only));
   return BaseImage(recorded, std::move(file), path);
 }
 
 Result<BaseImage> BaseImage::open_unknown(const std::string& path) {
-  TRY_ASSIGN(auto file, virtio::BlockFile::open({.path = path,
-                                                 .read_only = true,
-                                                 .access = virtio::BlockFile::Access::kBuffered}));
+  TRY_ASSIGN(auto file, open_image(path, true));
   return BaseImage({}, std::move(file), path);
 }
 

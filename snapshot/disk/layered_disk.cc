@@ -335,8 +335,9 @@ Result<bool> LayeredDisk::wait_frozen(std::chrono::milliseconds timeout) {
   lock.unlock();
   int fd = base_->file().fd();
   Result<void> synced;
-  if (!read_only_ && ::fdatasync(base_sync_.get()) < 0)
+  if (!read_only_ && ::fdatasync(base_sync_.get()) < 0) {
     synced = base::fail_errno("disk " + name_ + ": sync");
+  }
   Result<BaseIdentity> identity =
       synced ? identify_base(fd, size(), name_) : std::unexpected(synced.error());
   lock.lock();

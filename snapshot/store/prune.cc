@@ -1,5 +1,7 @@
 #include "snapshot/store/prune.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <map>
 #include <set>
@@ -147,6 +149,13 @@ base::Result<PruneReport> prune_store(Store& store, const PruneOptions& options)
   auto forgotten = [&](const HeadInfo& head) {
     return std::ranges::find(options.forgotten, head.branch) != options.forgotten.end();
   };
+  for (const HeadInfo& head : heads) {
+    if (victims.empty() || head.damage.empty() || forgotten(head)) continue;
+    return base::fail(fmt::format(
+        "{}: no snapshot is removed while it cannot be read which one this machine continued; "
+        "prune --head {} forgets it",
+        head.damage, head.branch.text()));
+  }
   for (Victim& victim : victims) {
     // Layers stand on it, be their machine alive or not.
     const bool continued = std::ranges::any_of(heads, [&](const HeadInfo& head) {
@@ -165,8 +174,8 @@ base::Result<PruneReport> prune_store(Store& store, const PruneOptions& options)
       report.freed_bytes += info.bytes;
       continue;
     }
-    // That no HEAD continues it is to be durable first.
-    if (report.removed.empty()) TRY(settle_heads(storage));
+    // That no HEAD continues it is to be durable first, and so are the snapshots that stay.
+    if (report.removed.empty()) TRY(settle_names(storage));
     if (auto snapshot = store.load(info.id)) left.add(**snapshot);
     TRY(storage.remove(snapshot_name(info.id)));
     (void)remove_working_set(storage, info.id);  // advice, to nobody now

@@ -99,6 +99,7 @@ base::Result<References> References::collect(Store& store) {
         TRY_ASSIGN(const auto slots, reader->slots());
         for (const SlotInfo& slot : slots) references.files.insert(slot.name());
         references.files.insert(run_name(run.id));
+        reader->close();
         place->second = {space.space, std::move(reader)};
       }
     }
@@ -115,10 +116,6 @@ void References::add(const Head& head) {
 
 base::Result<void> settle_names(Storage& storage) {
   TRY(storage.sync_directory("snap"));
-  return settle_heads(storage);
-}
-
-base::Result<void> settle_heads(Storage& storage) {
   TRY(storage.sync_directory("heads"));
   TRY_ASSIGN(const auto branches, storage.list("heads"));
   for (const std::string& branch : branches) {

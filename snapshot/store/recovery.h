@@ -38,8 +38,6 @@ struct References {
 // failed may have left a name that is there now and would not be after a power cut, or the other
 // way round; before that is settled nothing goes that such a name could need.
 base::Result<void> settle_names(Storage& storage);
-// HEADs only, which may continue a snapshot that is about to go.
-base::Result<void> settle_heads(Storage& storage);
 
 // Removes files that nothing names and nobody who lives may be writing: of a machine that runs,
 // only what was `committed` once. With the store's exclusive lock, and what was collected under it.

@@ -85,6 +85,8 @@ class RunReader {
   const RunInfo& info() const { return info_; }
   // The files its entries name; read and checked when first asked for.
   base::Result<std::span<const SlotInfo>> slots() const;
+  // Until it is read again: descriptors are few.
+  void close() const;
 
   // Slots in what is returned are this run's own; nothing where the run does not have the page.
   base::Result<std::optional<PageEntry>> find(uint64_t page) const;

@@ -77,6 +77,11 @@ base::Result<std::shared_ptr<File>> RunReader::file() const {
   return file_;
 }
 
+void RunReader::close() const {
+  std::lock_guard lock(mutex_);
+  file_.reset();
+}
+
 base::Result<std::span<const SlotInfo>> RunReader::slots() const {
   TRY_ASSIGN(auto file, file());
   {

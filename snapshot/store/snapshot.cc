@@ -202,8 +202,8 @@ base::Result<void> Snapshot::check(Space space, const PageEntry& entry,
 }
 
 base::Result<std::shared_ptr<Snapshot::Hold>> Snapshot::Hold::lock(std::shared_ptr<File> manifest) {
-  TRY_ASSIGN(const bool locked, manifest->try_lock(File::Lock::kShared));
-  if (!locked) return base::fail(manifest->name() + " is being removed");
+  // A prune locks what it may remove while it looks who needs it.
+  TRY(wait_for_lock(*manifest, File::Lock::kShared));
   return std::shared_ptr<Hold>(new Hold(std::move(manifest)));
 }
 
@@ -216,10 +216,8 @@ base::Result<std::shared_ptr<Snapshot::Hold>> Snapshot::hold() const {
   const std::string name = snapshot_name(id());
   TRY_ASSIGN(std::shared_ptr<File> file,
              storage_.open(name, Storage::Access::kRead, Storage::Caching::kCached));
-  // A prune locks what it may remove while it looks who needs it: if it has its name then, it
-  // stays.
-  TRY(wait_for_lock(*file, File::Lock::kShared));
   TRY_ASSIGN(auto hold, Hold::lock(std::move(file)));
+  // Who removes it locks it first: if it has its name still, it stays.
   TRY_ASSIGN(const bool there, storage_.exists(name));
   if (!there) return base::fail(name + " was removed");
   return hold;

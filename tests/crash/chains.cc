@@ -1,6 +1,7 @@
 #include "tests/crash/chains.h"
 
 #include <stdexcept>
+#include <utility>
 
 #include "tests/crash/faults.h"
 
@@ -167,6 +168,24 @@ Recorded killed_before_head_is_durable(uint64_t seed, Then then) {
   return script.recorded();
 }
 
+Recorded killed_before_its_name_is_durable(uint64_t seed) {
+  Script script(seed);
+  script.create_store();
+  auto machine = with_flushed_disk(script);
+  auto first = script.promises().must.begin()->first;
+  bool killed = false;
+  script.system().set_faults([&](const CallSite& site) {
+    killed |= site.call == Call::kSyncDirectory && site.name == "snap";
+    return killed ? std::optional(Fault{.error = EIO, .not_made = true}) : std::nullopt;
+  });
+  (void)script.try_take(machine, Kind::kIncremental);
+  script.stop(machine);
+  script.system().set_faults({});
+  if (!killed) throw std::runtime_error("script: nobody was killed");
+  script.prune({first});
+  return script.recorded();
+}
+
 Recorded killed_in_a_prune(uint64_t seed) {
   Script script(seed);
   script.create_store();
@@ -184,15 +203,23 @@ Recorded killed_in_a_prune(uint64_t seed) {
   return script.recorded();
 }
 
-Recorded failed_beginning(uint64_t seed, Then then) {
-  Script script(seed);
-  script.create_store();
+namespace {
+// A machine with a disk that has ended, by its two snapshots.
+std::pair<snapshot::Id, snapshot::Id> ended_machine(Script& script) {
   auto machine = script.boot(16, 16);
   machine.guest.set(1, 101);
   auto first = script.take(machine, Kind::kFull, [&] { script.write(machine, 3, 303); });
   machine.guest.set(1, 201);
   auto second = script.take(machine, Kind::kIncremental);
   script.stop(machine);
+  return {first, second};
+}
+}  // namespace
+
+Recorded failed_beginning(uint64_t seed, Then then) {
+  Script script(seed);
+  script.create_store();
+  auto [first, second] = ended_machine(script);
   script.system().set_faults([&](const CallSite& site) {
     bool last = site.call == Call::kSyncDirectory && site.name == "heads";
     return last ? std::optional(Fault{.error = EIO}) : std::nullopt;
@@ -315,12 +342,7 @@ Faulty failing_branch(uint64_t seed, Call call, uint64_t n, const Fault& fault) 
   Faulty faulty;
   Script script(seed);
   script.create_store();
-  auto first = script.boot(16, 16);
-  first.guest.set(1, 101);
-  auto root = script.take(first, Kind::kFull, [&] { script.write(first, 3, 303); });
-  first.guest.set(1, 201);
-  script.take(first, Kind::kIncremental);
-  script.stop(first);
+  auto root = ended_machine(script).first;
   base::Result<Script::Machine> second = base::fail("not restored");
   meet(script, nth(call, n, fault, faulty.there), [&] {
     second = script.try_restore(root);

@@ -29,6 +29,8 @@ Recorded prunes(uint64_t seed);
 // because HEAD could not be made durable, takes it away again.
 enum class Then { kRecovery, kPrune };
 Recorded killed_before_head_is_durable(uint64_t seed, Then then);
+// The same when it has given the snapshot its name; then the one before it is pruned.
+Recorded killed_before_its_name_is_durable(uint64_t seed);
 Recorded killed_in_a_prune(uint64_t seed);
 Recorded failed_beginning(uint64_t seed, Then then);
 // Killed instead in the n-th call of a commit, or of a prune that the next one completes.

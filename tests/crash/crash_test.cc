@@ -52,8 +52,9 @@ TEST(CrashTest, PruneOfPacksRunsAndLayers) {
 TEST(CrashTest, RecoveryAfterWhatIsNotDurable) {
   for (const Recorded& recorded :
        {killed_before_head_is_durable(1, Then::kRecovery),
-        killed_before_head_is_durable(1, Then::kPrune), killed_in_a_prune(1),
-        failed_beginning(1, Then::kRecovery), failed_beginning(1, Then::kPrune)}) {
+        killed_before_head_is_durable(1, Then::kPrune), killed_before_its_name_is_durable(1),
+        killed_in_a_prune(1), failed_beginning(1, Then::kRecovery),
+        failed_beginning(1, Then::kPrune)}) {
     expect_kept(recorded, {.samples = 8, .seed = 1},
                 position_of_mark(recorded.recording, "machine stopped"));
   }

@@ -93,5 +93,19 @@ TEST_F(StaleHeadTest, IsNotMovedToASnapshotThatSealedNoneOfItsLayers) {
   expect_on_the_last();
 }
 
+// It may be the one that continues what is to go.
+TEST_F(StaleHeadTest, NothingIsPrunedWhileOneCannotBeRead) {
+  const std::string head = directory_.file("store") + "/" + branch_directory(branch_) + "/HEAD";
+  std::filesystem::resize_file(head, std::filesystem::file_size(head) - 1);
+  const PruneOptions options{.keep = {}, .remove = {taken_[1]}, .keep_ids = {}};
+  const auto refused = store_->prune(options);
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().text().find("prune --head " + branch_.text()), std::string::npos)
+      << refused.error().text();
+  EXPECT_TRUE(store_->load(taken_[1]));
+  ASSERT_TRUE(store_->remove_head(branch_));
+  EXPECT_EQ(store_->prune(options).value().removed, std::vector{taken_[1]});
+}
+
 }  // namespace
 }  // namespace snapshot
