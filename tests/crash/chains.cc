@@ -191,9 +191,10 @@ Recorded killed_in_a_prune(uint64_t seed) {
   script.create_store();
   auto [machine, old] = prunable(script);
   script.stop(machine);
-  bool killed = false;
+  bool removed = false, killed = false;
   script.system().set_faults([&](const CallSite& site) {
-    killed |= site.call == Call::kSyncDirectory && site.name == "snap";
+    removed |= site.call == Call::kRemove && site.name.starts_with("snap/");
+    killed |= removed && site.call == Call::kSyncDirectory && site.name == "snap";
     return killed ? std::optional(Fault{.error = EIO, .not_made = true}) : std::nullopt;
   });
   (void)script.try_prune(old);
