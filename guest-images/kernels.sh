@@ -7,9 +7,10 @@
 #   cloud            linux-image-cloud-amd64 of this Debian release
 #   generic          linux-image-amd64 of this release; the lab's own kernel as well
 #   backports-cloud  linux-image-cloud-amd64 of its backports
+#   cloud-symbols    the debug information of `cloud`, for crash (0.6 GB; made only when named)
 #
-# Makes $cache/kernels/NAME/{vmlinuz,version,config,modules/lib/modules/VERSION/...}; of the
-# modules only those named below and what they depend on, not compressed. The generic kernel
+# Makes $cache/kernels/NAME/{vmlinuz,version,config,modules/lib/modules/VERSION/...}, or
+# $cache/kernels/cloud-symbols/vmlinux; of the modules only those named below and what they depend on, not compressed. The generic kernel
 # has lab-modules/ of the same form besides. --update looks for newer versions; without it
 # what was unpacked once is kept.
 set -euo pipefail
@@ -30,8 +31,11 @@ names=()
 for argument in "$@"; do
     case $argument in
         --update) update=1 ;;
-        cloud | generic | backports-cloud) names+=("$argument") ;;
-        *) fail "kernels.sh: unknown argument '$argument' (--update, cloud, generic, backports-cloud)" ;;
+        cloud | generic | backports-cloud | cloud-symbols) names+=("$argument") ;;
+        *)
+            fail "kernels.sh: unknown argument '$argument'" \
+                "(--update, cloud, generic, backports-cloud, cloud-symbols)"
+            ;;
     esac
 done
 ((${#names[@]})) || names=(cloud generic backports-cloud)
@@ -123,10 +127,36 @@ make_kernel() {
     say "kernel $name: $version"
 }
 
+# make_symbols: of the kernel that is there, whatever version is current.
+make_symbols() {
+    local version package new=$work/cloud-symbols
+    [[ -e $cache/kernels/cloud/version ]] || make_kernel cloud
+    version=$(<"$cache/kernels/cloud/version")
+    package=linux-image-$version-dbg
+    say "fetching $package"
+    mkdir "$new" "$new.deb"
+    (cd "$new.deb" && apt-get download -qq "$package") ||
+        fail "cannot download $package (for a newer kernel: kernels.sh --update cloud)"
+    dpkg-deb --fsys-tarfile "$new.deb"/*.deb |
+        tar -xO "./usr/lib/debug/boot/vmlinux-$version" >"$new/vmlinux"
+    rm -r "$new.deb"
+    publish "$new" "$cache/kernels/cloud-symbols" "$(sum_of cloud-symbols)"
+    say "symbols of kernel cloud: $version"
+}
+
+# sum_of NAME: what its stamp says when it is up to date.
+sum_of() {
+    if [[ $1 == cloud-symbols ]]; then
+        echo "$sum $(cat "$cache/kernels/cloud/version" 2>/dev/null)"
+    else
+        echo "$sum"
+    fi
+}
+
 wanted=()
 lock_cache
 for name in "${names[@]}"; do
-    if ((update)) || ! up_to_date "$cache/kernels/$name" "$sum"; then
+    if ((update)) || ! up_to_date "$cache/kernels/$name" "$(sum_of "$name")"; then
         wanted+=("$name")
     fi
 done
@@ -134,5 +164,5 @@ done
 make_work_dir
 private_apt
 for name in "${wanted[@]}"; do
-    make_kernel "$name"
+    if [[ $name == cloud-symbols ]]; then make_symbols; else make_kernel "$name"; fi
 done

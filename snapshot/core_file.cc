@@ -162,7 +162,10 @@ CoreLayout lay_out_core(std::span<const CoreRegion> regions, std::span<const Cor
     load.p_paddr = region.start.value;
     load.p_filesz = region.bytes;
     load.p_memsz = region.bytes;
-    load.p_align = kAlignment;
+    // None asked for, though the content begins at a multiple of 4096: crash takes a core whose
+    // first segment is aligned and says so for one of netdump (is_netdump() of its netdump.c), and
+    // dies.
+    load.p_align = 0;
     encoder.structure(load);
     layout.ram_offsets.push_back(layout.file_bytes);
     layout.file_bytes = align_up(layout.file_bytes + region.bytes, kAlignment);

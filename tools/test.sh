@@ -11,4 +11,5 @@ if [ "${1:-}" = --no-install ]; then
     shift
 fi
 tools/build.sh "${build_options[@]}"
+guest-images/kernels.sh cloud-symbols
 exec ctest --test-dir build/release --output-on-failure --no-label-summary -j "$(nproc)" "$@"

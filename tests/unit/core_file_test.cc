@@ -66,6 +66,7 @@ TEST_F(CoreFile, RamIsLoadedByPhysicalAddress) {
     EXPECT_EQ(load.p_memsz, regions[i].bytes);
     EXPECT_EQ(load.p_offset, layout.ram_offsets[i]);
     EXPECT_EQ(load.p_offset % 4096, 0u);
+    EXPECT_EQ(load.p_align, 0u);
     EXPECT_GE(load.p_offset, layout.head.size());
   }
   EXPECT_EQ(layout.ram_offsets[1], layout.ram_offsets[0] + 0x3000);
