@@ -12,7 +12,7 @@
 
 enum { kMaxDepth = 64, kMaxBytes = 1 << 20, kMaxBuffers = 1 << 10, kSectorBytes = 512 };
 
-static const char *const kModeNames[] = {"all", "blk", "rng", NULL};
+static const char *const kModeNames[] = {"all", "blk", "rng", "pair", NULL};
 
 struct Mode {
   enum VirtioTestResult (*tests[2])(const struct VirtioTest *);
@@ -23,6 +23,7 @@ static const struct Mode kModes[] = {
     {{VirtioTestBlock, VirtioTestRng}, false},
     {{VirtioTestBlock, NULL}, true},
     {{VirtioTestRng, NULL}, true},
+    {{VirtioTestBlockPair, NULL}, true},
 };
 
 static struct VirtioTest TestFromOptions(void) {

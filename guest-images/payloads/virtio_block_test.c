@@ -1,6 +1,6 @@
 // The block device (virtio 1.2, 5.2): a pattern is written to places all over the disk with
 // several requests in flight, flushed, read back into other memory and compared, as often as
-// asked for; then the answers that must be errors.
+// asked for; then the answers that must be errors. Or a pair of devices, written in turn.
 #include "bytes.h"
 #include "cpu.h"
 #include "exit.h"
@@ -59,7 +59,7 @@ struct Disk {
   struct Slot slots[kMaxDepth];
 };
 
-static struct Disk disk_;
+static struct Disk disk_, disk_pair_[2];
 
 static uint64_t PatternWord(const struct Disk *disk, uint64_t place, uint64_t word) {
   return Mix(disk->test->seed + (place << 20) + word);
@@ -206,5 +206,52 @@ enum VirtioTestResult VirtioTestBlock(const struct VirtioTest *test) {
   Print("virtio: blk kicks=%lu interrupts=%u ok\n", disk->queue.kicks,
         VirtioWaiterInterrupts(&disk->waiter));
   VirtioReset(&disk->device);
+  return kTestPassed;
+}
+
+// Record `number` of a pair: its number, then a pattern of it.
+static void FillRecord(struct Slot *slot, const struct Disk *disk, uint64_t number) {
+  slot->place = number;
+  FillSlot(disk, slot);
+  *(uint64_t *)slot->data = number;
+}
+
+static void TransferRecord(struct Disk *disk, uint32_t type, uint64_t number) {
+  uint64_t place = number % disk->test->ops;
+  Single(disk, type, place * (disk->test->bytes / kSectorBytes), disk->test->bytes, kStatusOk);
+}
+
+static void CompareRecords(struct Disk *disk, unsigned device, uint64_t last) {
+  struct Slot *slot = &disk->slots[0];
+  uint64_t ops = disk->test->ops, first = last < ops ? 1 : last - ops + 1;
+  for (uint64_t number = first; number <= last; number++) {
+    memset(slot->data, kStatusNone, disk->test->bytes);
+    TransferRecord(disk, kTypeIn, number);
+    slot->place = number;
+    uint64_t got = *(uint64_t *)slot->data;
+    *(uint64_t *)slot->data = PatternWord(disk, number, 0);
+    if (got != number)
+      VIRTIO_TEST_FAIL("blk %u: record %lu where %lu is expected\n", device, got, number);
+    CompareSlot(disk, slot);
+  }
+}
+
+enum VirtioTestResult VirtioTestBlockPair(const struct VirtioTest *test) {
+  struct VirtioTest tests[2] = {*test, *test};
+  tests[1].device++;
+  for (unsigned i = 0; i < 2; i++)
+    if (!Open(&disk_pair_[i], &tests[i])) return kTestAbsent;
+  Print("virtio: pair records=%lu bytes=%u\n", test->ops, test->bytes);
+  uint64_t number = 0;
+  do {
+    number++;
+    for (unsigned i = 0; i < 2; i++) {
+      FillRecord(&disk_pair_[i].slots[0], &disk_pair_[i], number);
+      TransferRecord(&disk_pair_[i], kTypeOut, number);
+    }
+  } while (number % test->queue_depth != 0 || SerialPoll() != 'q');
+  for (unsigned i = 0; i < 2; i++) CompareRecords(&disk_pair_[i], test->device + i, number);
+  Print("virtio: pair last=%lu ok\n", number);
+  for (unsigned i = 0; i < 2; i++) VirtioReset(&disk_pair_[i].device);
   return kTestPassed;
 }

@@ -26,6 +26,10 @@ enum VirtioTestResult { kTestPassed, kTestAbsent };
 
 // Each prints what it found and did. Anything wrong ends the payload with kExitFailed.
 enum VirtioTestResult VirtioTestBlock(const struct VirtioTest *test);
+// Numbered records, each written to one device and then to the next one, until 'q' comes; then what
+// both hold is compared with what was written. A host that sees the disks at one instant finds the
+// second one at most one record behind.
+enum VirtioTestResult VirtioTestBlockPair(const struct VirtioTest *test);
 enum VirtioTestResult VirtioTestRng(const struct VirtioTest *test);
 
 struct VirtioWaiter {
