@@ -11,6 +11,7 @@
 #include "cli/saved_config.h"
 #include "snapshot/eager.h"
 #include "snapshot/store/store.h"
+#include "vmm/kvm.h"
 #include "vmm/memory_template.h"
 
 namespace cli {
@@ -126,6 +127,9 @@ Result<int> restore_clones(const RestoreOptions& wanted, uint32_t count, bool ma
   // The last one has the highest ports: better now than after all memory was read.
   TRY(options_of_clone(wanted, count));
   RestoreOptions asked = wanted;
+  // Before any memory is read; and what KVM supports is known to all clones then.
+  TRY_ASSIGN(vmm::Kvm kvm, vmm::Kvm::open());
+  TRY(kvm.supported_cpuid());
   TRY_ASSIGN(Template from, make_template(asked));
   asked.memory = from.memory.copy();
 

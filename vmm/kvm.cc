@@ -8,6 +8,7 @@
 #include <cassert>
 #include <cerrno>
 #include <memory>
+#include <mutex>
 
 namespace vmm {
 
@@ -274,12 +275,17 @@ Result<KvmVm> Kvm::create_vm() const {
 }
 
 Result<std::vector<kvm_cpuid_entry2>> Kvm::supported_cpuid() const {
+  static std::mutex mutex;
+  static std::vector<kvm_cpuid_entry2> known;
+  std::lock_guard lock(mutex);
+  if (!known.empty()) return known;
   constexpr size_t kMaxEntries = 256;
   Counted<kvm_cpuid_entry2> table(kMaxEntries);
   if (::ioctl(fd_.get(), kGetSupportedCpuid, table.header()) < 0) {
     return fail_errno("KVM_GET_SUPPORTED_CPUID");
   }
-  return std::vector(table.entries(), table.entries() + table.header()->count);
+  known.assign(table.entries(), table.entries() + table.header()->count);
+  return known;
 }
 
 Result<std::vector<uint32_t>> Kvm::msr_indices() const {

@@ -124,6 +124,7 @@ class Kvm {
 
   int capability(long name) const;
   base::Result<KvmVm> create_vm() const;
+  // The same for all machines of a host, so a process and those forked from it ask once.
   base::Result<std::vector<kvm_cpuid_entry2>> supported_cpuid() const;
   // The MSRs a vCPU's state may have; which it has depends on its CPUID.
   base::Result<std::vector<uint32_t>> msr_indices() const;
