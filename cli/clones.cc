@@ -28,12 +28,12 @@ void replace_percent(std::string& text, uint32_t number) {
   }
 }
 
-// The first three bytes name who gave the address away, and stay.
-Result<void> count_on(virtio::MacAddress& mac, uint32_t count) {
+// The first three bytes name who gave the address away, and stay. False where none is left.
+bool count_on(virtio::MacAddress& mac, uint32_t count) {
   uint32_t last = (uint32_t{mac[3]} << 16 | uint32_t{mac[4]} << 8 | mac[5]) + count;
-  if (last > 0xFF'FFFF) return fail("--net: not as many MAC addresses follow as there are clones");
+  if (last > 0xFF'FFFF) return false;
   for (int i = 5; i >= 3; --i, last >>= 8) mac[i] = static_cast<uint8_t>(last);
-  return {};
+  return true;
 }
 
 // Their output goes to a file of each, or nowhere: a hundred machines on one terminal tell nobody
@@ -108,7 +108,9 @@ Result<RestoreOptions> options_of_clone(const RestoreOptions& asked, uint32_t nu
       return fail("--net: clones need a tap each: write % where its number is to stand");
     }
     replace_percent(net.tap, number);
-    if (net.mac) TRY(count_on(*net.mac, (number - 1) * static_cast<uint32_t>(addresses)));
+    if (net.mac && !count_on(*net.mac, (number - 1) * static_cast<uint32_t>(addresses))) {
+      return fail("--net: not as many MAC addresses follow as there are clones");
+    }
     for (virtio::HostForward& forward : net.host_forwards) {
       uint32_t port = forward.host_port + number - 1;
       if (port > UINT16_MAX) {

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -65,8 +66,8 @@ class Platform {
   ~Platform();
 
   Serial& serial() { return serial_; }
-  // The ACPI power button: a guest that listens shuts itself down.
-  void press_power_button() { pm_.press_power_button(); }
+  // The ACPI power button: a guest that listens shuts itself down. Waits for thaw().
+  void press_power_button();
   // Fails where the machine has no balloon.
   base::Result<void> set_balloon(uint64_t mib);
   const virtio::Balloon* balloon() const { return balloon_; }
@@ -141,6 +142,7 @@ class Platform {
   const virtio::Rng* rng_ = nullptr;
   const virtio::Console* console_ = nullptr;
 
+  std::mutex frozen_or_pressed_;  // from freeze() to thaw(), or while the power button is pressed
   bool held_ = false;
   bool frozen_ = false;
   bool wake_at_thaw_ = false;  // it was restored

@@ -38,6 +38,7 @@ void Platform::freeze() {
   assert(!frozen_);
   hold();
   for (VirtioSlot& slot : virtio_) slot.transport->freeze();
+  frozen_or_pressed_.lock();
   frozen_ = true;
 }
 
@@ -46,6 +47,7 @@ void Platform::thaw() {
     for (VirtioSlot& slot : virtio_) slot.transport->wake();
   }
   if (std::exchange(frozen_, false)) {
+    frozen_or_pressed_.unlock();
     for (VirtioSlot& slot : virtio_ | std::views::reverse) slot.transport->thaw();
   }
   if (std::exchange(held_, false)) {
@@ -55,7 +57,10 @@ void Platform::thaw() {
 
 // Serial port, clock and power management lock themselves for a moment each: they have no thread
 // and no queue. The host's side may press a key between them and the interrupt chips; restore()
-// brings each line to what its device says, so that nothing is lost.
+// brings the line to what the serial port says, so that nothing is lost. Not so with the level-
+// triggered SCI, for which press_power_button() waits: raised after the local APICs were read and
+// before the IOAPIC is, it would be saved as delivered, by a chip that waits for its EOI, to no
+// one.
 void Platform::save(base::SectionWriter& to) {
   assert(frozen_);
   base::Encoder list = to.begin("devices", kVersion);
@@ -83,6 +88,11 @@ Result<void> Platform::restore(base::SectionReader& from) {
   TRY(restore_virtio(from));
   wake_at_thaw_ = true;
   return {};
+}
+
+void Platform::press_power_button() {
+  std::lock_guard lock(frozen_or_pressed_);
+  pm_.press_power_button();
 }
 
 Result<void> Platform::new_generation() {

@@ -61,9 +61,10 @@ Result<void> MachineGuest::start_log() {
 }
 
 Result<void> MachineGuest::fetch_dirty(std::span<uint64_t> bits) {
-  TRY(machine_.dirty_log().fetch(scratch_));
+  auto fetched = machine_.dirty_log().fetch(scratch_);
+  // Also where it failed: marks of the host that were taken by then are nowhere else.
   add_bits(bits, scratch_);
-  return {};
+  return fetched;
 }
 
 Result<void> MachineGuest::peek_dirty(std::span<uint64_t> bits) {

@@ -18,6 +18,7 @@ using Entries = std::vector<kvm_cpuid_entry2>;
 
 constexpr uint32_t kFeatures = 0x1;
 constexpr uint32_t kCaches = 0x4;
+constexpr uint32_t kStructuredFeatures = 0x7;
 constexpr uint32_t kTopology = 0xB;
 constexpr uint32_t kTopologyV2 = 0x1F;
 constexpr uint32_t kKvmTiming = 0x4000'0010;
@@ -36,6 +37,8 @@ constexpr uint32_t kEcxVmx = bit(5);
 constexpr uint32_t kEcxTscDeadline = bit(24);
 constexpr uint32_t kEcxHypervisor = bit(31);
 constexpr uint32_t kEdxHtt = bit(28);
+// Leaf 7.
+constexpr uint32_t kEcxShadowStacks = bit(7);
 // Leaf 0x8000'0001.
 constexpr uint32_t kEcxCmpLegacy = bit(1);
 constexpr uint32_t kEcxSvm = bit(2);
@@ -98,6 +101,9 @@ class CpuidBuilder {
       leaf->ecx |= kEcxHypervisor | (config_.tsc_deadline_timer ? kEcxTscDeadline : 0);
       leaf->edx = (leaf->edx & ~kEdxHtt) | (config_.cpus > 1 ? kEdxHtt : 0);
     }
+    // The shadow stack's pointer is in no structure and no MSR that is saved: a program that uses
+    // one would not survive a restore.
+    if (kvm_cpuid_entry2* leaf = find(kStructuredFeatures)) leaf->ecx &= ~kEcxShadowStacks;
     if (kvm_cpuid_entry2* leaf = find(kExtendedFeatures)) {
       leaf->ecx &= ~kEcxSvm;
       // On AMD this says that HTT above means cores, not threads.

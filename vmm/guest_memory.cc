@@ -18,6 +18,9 @@ using base::Result;
 
 constexpr uint64_t kHugePage = base::Mapping::kHugePage;
 
+// Each may cut a mapping in three; half of vm.max_map_count is then still there for all else.
+constexpr uint32_t kMostReplacedRuns = 16'000;
+
 namespace {
 
 Result<base::Mapping> map_region(GuestMemory::Backing backing, uint64_t bytes, uint64_t offset) {
@@ -148,17 +151,18 @@ bool GuestMemory::drop(std::span<std::byte> bytes) const {
   return true;
 }
 
-Result<void> GuestMemory::discard(Gpa gpa, uint64_t length) {
+Result<bool> GuestMemory::discard(Gpa gpa, uint64_t length) {
   if (gpa.value % kPageSize != 0 || length % kPageSize != 0) {
     return fail(fmt::format("discard of {:#x} bytes at {:#x}: not whole pages", length, gpa.value));
   }
   TRY_ASSIGN(auto target, dma_target(gpa, length));
+  if (is_copy_ && replaced_runs_.fetch_add(1) >= kMostReplacedRuns) return false;
   if (!drop(target)) {
     return fail_errno(
         fmt::format("discard {:#x} bytes of guest memory at {:#x}", length, gpa.value));
   }
   mark_dirty(gpa, length);
-  return {};
+  return true;
 }
 
 Result<uint16_t> GuestMemory::load_acquire16(Gpa gpa) const {

@@ -83,7 +83,10 @@ class GuestMemory {
 
   // Gives pages back to the host: they read as zero from now on, take no memory until they are
   // touched again, and are marked dirty. [gpa, gpa + length) must be whole pages.
-  base::Result<void> discard(Gpa gpa, uint64_t length);
+  //
+  // False where they stay as they are: in a copy of a template each run becomes a mapping of its
+  // own, of which a process may have vm.max_map_count, 65,530 unless the host says otherwise.
+  base::Result<bool> discard(Gpa gpa, uint64_t length);
 
   template <typename T>
     requires std::is_trivially_copyable_v<T>
@@ -128,6 +131,7 @@ class GuestMemory {
   std::vector<DirtyMap> dirty_;  // one a region, by index
   uint64_t size_ = 0;
   bool is_copy_ = false;
+  std::atomic<uint32_t> replaced_runs_ = 0;  // of a copy
 };
 
 }  // namespace vmm

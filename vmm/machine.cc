@@ -28,6 +28,9 @@ constexpr uint64_t kMtrrEnableWriteBack = 1 << 11 | 6;
 // About as long as a snapshot's pause is to take.
 constexpr std::chrono::nanoseconds kSpin = 300us;
 
+// Linux's watchdogs may be set to two seconds (watchdog_thresh).
+constexpr int64_t kNoticed = 1'000'000'000;
+
 int64_t monotonic_ns() {
   // On Linux steady_clock is CLOCK_MONOTONIC.
   return std::chrono::steady_clock::now().time_since_epoch() / 1ns;
@@ -175,6 +178,16 @@ Result<void> Machine::set_state(ClockPolicy clock) {
 
 void Machine::direct_vcpus() {
   bool run = wanted_ && holds_ == 0 && !stop_reason_;
+  if (!run && !standing_since_ns_) standing_since_ns_ = monotonic_ns();
+  if (run && standing_since_ns_) {
+    if (monotonic_ns() - *standing_since_ns_ > kNoticed) {
+      for (auto& vcpu : vcpus_) {
+        if (auto told = vcpu->kvm().tell_stopped(); !told)
+          base::log_warning("{}", told.error().text());
+      }
+    }
+    standing_since_ns_.reset();
+  }
   for (auto& vcpu : vcpus_) run ? vcpu->unpark() : vcpu->park();
 }
 

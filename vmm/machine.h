@@ -126,7 +126,8 @@ class Machine {
   Bus pio_;
   Bus mmio_;
 
-  // Tells the vCPUs what follows from the three below; the caller has mutex_.
+  // Tells the vCPUs what follows from the three below; the caller has mutex_. A guest that stood
+  // still for long enough to notice is told that it did.
   void direct_vcpus();
 
   std::mutex control_;        // one run() or pause() at a time; never taken by a vCPU's thread
@@ -134,6 +135,7 @@ class Machine {
   bool wanted_ = false;       // by the user
   uint32_t holds_ = 0;
   std::optional<StopReason> stop_reason_;
+  std::optional<int64_t> standing_since_ns_;  // CLOCK_MONOTONIC
   base::EventFd stopped_;
 
   std::vector<std::unique_ptr<Vcpu>> vcpus_;  // last: their threads use all of the above

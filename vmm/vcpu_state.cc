@@ -24,6 +24,10 @@ constexpr uint32_t kMostMsrs = 1024;
 
 // Intel SDM volume 4, table 2-2.
 constexpr uint32_t kMsrTsc = 0x10;
+constexpr uint32_t kMsrFeatureControl = 0x3A;
+constexpr uint32_t kMsrArchCapabilities = 0x10A;
+constexpr uint32_t kMsrMiscEnable = 0x1A0;
+constexpr uint32_t kMsrDebugControl = 0x1D9;
 constexpr uint32_t kMsrMtrrPhysBase0 = 0x200;
 constexpr uint32_t kMsrMtrrPhysMask7 = 0x20F;
 constexpr uint32_t kMsrMtrrFixed64K = 0x250;
@@ -32,7 +36,16 @@ constexpr uint32_t kMsrMtrrFixed16KA = 0x259;
 constexpr uint32_t kMsrMtrrFixed4KC0 = 0x268;
 constexpr uint32_t kMsrMtrrFixed4KF8 = 0x26F;
 constexpr uint32_t kMsrMtrrDefaultType = 0x2FF;
+constexpr uint32_t kMsrPerfCapabilities = 0x345;
+constexpr uint32_t kMsrMachineCheck0Control = 0x400;  // and three more of each bank
+constexpr uint32_t kMachineCheckBanks = 32;           // KVM_MAX_MCE_BANKS
 constexpr uint32_t kMsrTscDeadline = 0x6E0;
+
+// Those that say what the processor can do.
+bool is_feature_msr(const kvm_msr_entry& entry) {
+  return entry.index == kMsrFeatureControl || entry.index == kMsrArchCapabilities ||
+         entry.index == kMsrMiscEnable || entry.index == kMsrPerfCapabilities;
+}
 
 // This host refuses the MSR. That is as good as set where it has the value anyway, or where it has
 // no such MSR and the guest had nothing in it.
@@ -70,6 +83,11 @@ Result<std::vector<uint32_t>> msr_candidates(const Kvm& kvm) {
   add_range(kMsrMtrrFixed16K8, kMsrMtrrFixed16KA);
   add_range(kMsrMtrrFixed4KC0, kMsrMtrrFixed4KF8);
   add_range(kMsrMtrrDefaultType, kMsrMtrrDefaultType);
+  add_range(kMsrDebugControl, kMsrDebugControl);
+  // What machine checks report stays empty: nobody injects one.
+  for (uint32_t bank = 0; bank < kMachineCheckBanks; ++bank) {
+    indices.push_back(kMsrMachineCheck0Control + 4 * bank);
+  }
   std::ranges::sort(indices);
   auto doubles = std::ranges::unique(indices);
   indices.erase(doubles.begin(), doubles.end());
@@ -114,6 +132,7 @@ Result<void> VcpuState::restore(const KvmVcpu& vcpu, uint64_t offset) const {
   for (const kvm_msr_entry& entry : msrs.entries()) {
     (entry.index == kMsrTscDeadline ? deadline : early).push_back(entry);
   }
+  std::ranges::stable_partition(early, is_feature_msr);
   TRY(vcpu.control(KVM_SET_MP_STATE, &copy.mp_state, "KVM_SET_MP_STATE"));
   TRY(vcpu.control(KVM_SET_REGS, &copy.regs, "KVM_SET_REGS"));
   TRY(vcpu.control(KVM_SET_SREGS2, &copy.sregs, "KVM_SET_SREGS2 (Linux 5.14 or newer)"));

@@ -20,7 +20,8 @@
 //   TSC_OFFSET           TSC_OFFSET    before TSC_DEADLINE, which is in ticks of this TSC; set by
 //                                      offset and not by the MSR, so that all vCPUs have the same
 //                                      and KVM keeps its master clock
-//   MSRs                 MSRs without TSC_DEADLINE
+//   MSRs                 MSRs without TSC_DEADLINE; those that say what the processor can do first:
+//                                      another value of PERF_CAPABILITIES resets the PMU's counters
 //   LAPIC                LAPIC         read after TSC_DEADLINE: a timer that fires in between is
 //                                      then armed and pending, and not lost
 //                        TSC_DEADLINE  KVM takes it only when the LVT is in that mode; a deadline
@@ -34,7 +35,8 @@
 // the vCPUs are: nothing that runs could change them, and each call takes its time (a KVM that
 // loads the vCPU slowly takes 5 us for every one).
 //
-// MSR_IA32_TSC is not among the MSRs; TSC_OFFSET stands for it. MTRRs are, which KVM does not list.
+// MSR_IA32_TSC is not among the MSRs; TSC_OFFSET stands for it. MTRRs, DEBUGCTL and the control
+// registers of machine checks are, which KVM does not list.
 #pragma once
 
 #include <linux/kvm.h>

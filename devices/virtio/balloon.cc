@@ -232,8 +232,10 @@ Result<uint64_t> Balloon::discard(vmm::Gfn first, uint64_t pages) {
   vmm::Gpa start{first.value << vmm::kPageShift};
   uint64_t length = pages << vmm::kPageShift;
   if (memory.view(start, length)) {
-    TRY(memory.discard(start, length));
-    return pages;
+    TRY_ASSIGN(bool gone, memory.discard(start, length));
+    if (gone) return pages;
+    refused_ += pages;
+    return 0;
   }
   if (pages == 1) {
     ++refused_;

@@ -5,6 +5,8 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
+#include <cstddef>
 #include <cstdlib>
 #include <stdexcept>
 #include <thread>
@@ -88,6 +90,46 @@ TEST_F(MachineTest, PauseAndResumeAThousandTimesUnderAFullSpeedWriter) {
   expect_exit(*guest, 0);
   output = guest->all_output();
   EXPECT_EQ(field(output, "verified"), "yes") << output;
+}
+
+// struct pvclock_vcpu_time_info (KVM's msr.rst, MSR_KVM_SYSTEM_TIME_NEW).
+struct SharedClock {
+  uint32_t version, padding;
+  uint64_t tsc_timestamp, system_time;
+  uint32_t tsc_to_system_mul;
+  int8_t tsc_shift;
+  uint8_t flags, padding2[2];
+};
+static_assert(sizeof(SharedClock) == 32);
+
+// Linux's watchdogs look at a flag of the clock that KVM shares with the guest.
+TEST_F(MachineTest, AGuestThatStoodStillForLongIsToldThatItDid) {
+  constexpr uint32_t kMsrSystemTime = 0x4B56'4D01;
+  constexpr vmm::Gpa kClock{0x50000};  // payloads do not use what is below 1 MiB
+  constexpr uint8_t kGuestStopped = 1 << 1;
+  auto guest = make({.payload = "dirty", .command_line = "size=1M"});
+  vmm::Machine& machine = guest->machine();
+  auto clock = [&] { return *machine.memory().load<SharedClock>(kClock); };
+  ASSERT_TRUE(machine.vcpus()[0]->kvm().set_msrs({{kMsrSystemTime, 0, kClock.value | 1}}));
+  machine.run();
+  guest->wait_for_output("dirty: round=");
+  auto pause_for = [&](std::chrono::milliseconds time) {
+    machine.pause();
+    ASSERT_TRUE(machine.memory().store<uint8_t>(kClock + offsetof(SharedClock, flags),
+                                                uint8_t(clock().flags & ~kGuestStopped)));
+    // Writes the page anew when the guest runs again.
+    ASSERT_TRUE(machine.vcpus()[0]->kvm().set_msrs({{kMsrSystemTime, 0, kClock.value | 1}}));
+    uint32_t version = clock().version;
+    std::this_thread::sleep_for(time);
+    machine.run();
+    for (int i = 0; i < 10'000 && (clock().version == version || clock().version % 2); ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    EXPECT_NE(clock().version, version) << "KVM has not written the clock";
+  };
+  pause_for(std::chrono::milliseconds(10));
+  EXPECT_EQ(clock().flags & kGuestStopped, 0);
+  pause_for(std::chrono::milliseconds(1'200));
+  EXPECT_EQ(clock().flags & kGuestStopped, kGuestStopped);
 }
 
 TEST_F(MachineTest, AStopFromOutsideEndsARunningGuest) {

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <chrono>
 #include <cstring>
@@ -213,6 +214,35 @@ TEST_F(PlatformStateTest, NothingChangesBetweenFreezeAndThawUnderLoad) {
   }
   EXPECT_GT(marked, 0u) << "the device did nothing: the test shows nothing";
   EXPECT_FALSE(machine.stop_reason()) << guest.all_output();
+}
+
+// Level-triggered: between the reading of one chip and of the other it would be lost.
+TEST_F(PlatformStateTest, ThePowerButtonWaitsForTheThaw) {
+  Board board(devices::PlatformConfig{});
+  auto pm = [&] {
+    SectionWriter sections;
+    board.platform->save(sections);
+    for (size_t i = 0; i < sections.count(); ++i) {
+      if (sections.tag(i) != "acpi-pm") continue;
+      return base::Decoder(sections.data(i)).u16();  // PM1_STS
+    }
+    return uint16_t{0xFFFF};
+  };
+  constexpr uint16_t kPowerButton = 1 << 8;  // ACPI 4.8.4.1
+  board.platform->freeze();
+  std::atomic<bool> about_to_press = false;
+  std::thread presser([&] {
+    about_to_press = true;
+    board.platform->press_power_button();
+  });
+  about_to_press.wait(false);
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_EQ(pm() & kPowerButton, 0);
+  board.platform->thaw();
+  presser.join();
+  board.platform->freeze();
+  EXPECT_EQ(pm() & kPowerButton, kPowerButton);
+  board.platform->thaw();
 }
 
 TEST_F(PlatformStateTest, ANewGenerationIsAnotherIdAndAnEvent) {

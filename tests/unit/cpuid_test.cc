@@ -181,6 +181,20 @@ TEST_P(CpuidTopology, AmdIsOneSocketOfCores) {
 
 INSTANTIATE_TEST_SUITE_P(Cpus, CpuidTopology, testing::Range(1u, layout::kMaxCpus + 1));
 
+TEST(Cpuid, NothingIsOfferedThatNoSnapshotCouldCarry) {
+  constexpr uint32_t kSubleaves = 1, kShadowStacks = 1 << 7, kOther = 0x1840'0736;
+  Entries host = intel();
+  std::erase_if(host, [](const auto& entry) { return entry.function == 7; });
+  host.push_back(leaf(7, 0, kSubleaves, ~0u, kOther | kShadowStacks, ~0u));
+  host.push_back(leaf(7, 1, 0x1C30, 0, 0, 0));
+  Entries entries = make_cpuid(host, {});
+  EXPECT_EQ(get(entries, 7).ecx, kOther);
+  EXPECT_EQ(get(entries, 7).edx, ~0u);
+  EXPECT_EQ(get(entries, 7, 1).eax, 0x1C30u);
+  EXPECT_EQ(field(get(entries, 1).ecx, 5, 5), 0u) << "VMX";
+  EXPECT_EQ(field(get(make_cpuid(amd(), {}), 0x80000001).ecx, 2, 2), 0u) << "SVM";
+}
+
 TEST(Cpuid, EveryLeafIsThereOnce) {
   for (const Entries& supported : {intel(), amd()}) {
     Entries entries =

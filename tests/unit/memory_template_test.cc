@@ -47,6 +47,27 @@ TEST(MemoryTemplate, WhatAMachineGivesBackIsZeroAndNotTheTemplate) {
   EXPECT_EQ(*machine->load<uint64_t>(Gpa{10 * 4096}), 5u);
 }
 
+// A balloon that takes every second page must not use up the process's mappings.
+TEST(MemoryTemplate, GivesBackAsManyRunsAsTheProcessCanBear) {
+  constexpr uint64_t kLarge = 320 << 20, kPages = kLarge / 4096, kLimit = 65'530;
+  auto memory = *MemoryTemplate::create(kLarge, [](GuestMemory& into) -> base::Result<void> {
+    return into.store<uint64_t>(Gpa{(kPages - 2) * 4096}, 7);
+  });
+  auto machine = copy_of(memory, kLarge);
+  uint64_t gone = 0;
+  for (uint64_t page = 0; page < kPages; page += 2) {
+    auto discarded = machine->discard(Gpa{page * 4096}, 4096);
+    ASSERT_TRUE(discarded) << page << ": " << discarded.error().text();
+    gone += *discarded;
+  }
+  EXPECT_GT(gone, 1000u);
+  EXPECT_LT(gone, kLimit / 2);
+  EXPECT_EQ(*machine->load<uint64_t>(Gpa{(kPages - 2) * 4096}), 7u) << "it was to stay";
+  void* more = ::mmap(nullptr, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  EXPECT_NE(more, MAP_FAILED);
+  ::munmap(more, 4096);
+}
+
 TEST(MemoryTemplate, HoldsBothSidesOfTheHole) {
   constexpr uint64_t kLarge = 4 * layout::kGiB;
   auto memory = MemoryTemplate::create(kLarge, [](GuestMemory& into) -> base::Result<void> {
