@@ -3,7 +3,10 @@
 #include <fmt/format.h>
 #include <sys/resource.h>
 
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
+#include <system_error>
 
 #include "cli/commands/command.h"
 #include "cli/exit_status.h"
@@ -40,6 +43,22 @@ int usage_error(const CLI::App& root, const CLI::ParseError& error) {
   return fail(kBadInput, fmt::format("{}: see {} --help", text, command));
 }
 
+// What could not be said is not done: whoever reads it would take a part for the whole.
+int finish(const Command& command) {
+  const auto unwritten = [](int error) {
+    return fail(kFailure, fmt::format("standard output: {}", std::strerror(error)));
+  };
+  try {
+    base::Result<int> status = command.run();
+    if (!status) return fail(command.failure_status, status.error().text());
+    if (std::fflush(stdout) != 0 && *status == kSuccess) return unwritten(errno);
+    return *status;
+  } catch (const std::system_error& error) {
+    if (std::ferror(stdout) == 0) throw;
+    return unwritten(error.code().value());
+  }
+}
+
 }  // namespace
 
 int run_command_line(int argc, const char* const* argv) {
@@ -65,8 +84,7 @@ int run_command_line(int argc, const char* const* argv) {
   }
   for (const Command& command : commands) {
     if (!command.app->parsed()) continue;
-    base::Result<int> status = command.run();
-    return status ? *status : fail(command.failure_status, status.error().text());
+    return finish(command);
   }
   return fail(kBadInput, "no command given: see minivmm --help");
 }

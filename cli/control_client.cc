@@ -103,8 +103,14 @@ base::Result<ControlResponse> converse(const std::string& socket_path,
 base::Result<ControlResponse> ask(const std::string& socket_path, const ControlRequest& request,
                                   std::chrono::milliseconds timeout) {
   auto response = converse(socket_path, request, Deadline(timeout));
-  if (!response) return std::unexpected(response.error().with("control socket " + socket_path));
-  return response;
+  if (response) return response;
+  base::Error error = response.error().with("control socket " + socket_path);
+  if (error.os_error() == ECONNREFUSED) {
+    error = error.with(
+        "the machine has not started yet (a clone made ahead is let go by kill and its PID, see "
+        "minivmm ps)");
+  }
+  return std::unexpected(error);
 }
 
 base::Result<std::string> ask_or_fail(const std::string& socket_path, const ControlRequest& request,

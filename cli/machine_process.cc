@@ -106,7 +106,7 @@ Result<void> start_snapshots(MachineProcess& process, const RunOptions& options)
       .on_disk_full =
           [&machine, name = options.name](const std::string& message) {
             machine.pause();
-            base::log_error("{}; the machine is paused: make space, then `minivmm resume {}`",
+            base::log_error("{}: the machine is paused; make room, then `minivmm resume {}`",
                             message, name);
           },
       .on_scheduled = log_scheduled};

@@ -119,8 +119,11 @@ void add_run_options(CLI::App& app, RunOptions& options) {
 }
 
 void add_process_options(CLI::App& app, RunOptions& options) {
-  add_parsed(app, "--name", options.name, parse_name, "default: the first free of vm1, vm2, …",
-             "NAME");
+  add_parsed(
+      app, "--name", options.name, parse_name,
+      "default: what the snapshot's machine was called (restore), else the first free of vm1, "
+      "vm2, …",
+      "NAME");
   add_parsed(app, "--api-socket", options.api_socket, parse_socket,
              "control socket, default NAME.sock in the runtime directory", "PATH");
   add_parsed(app, "--log-level", options.log_level, parse_log_level,

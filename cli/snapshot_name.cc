@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
+
 namespace cli {
 
 base::Result<std::string> parse_id_prefix(std::string_view text) {
@@ -18,7 +20,9 @@ base::Result<SnapshotName> parse_snapshot_name(std::string_view text) {
   size_t at = text.rfind('@');
   size_t slash = text.rfind('/');
   SnapshotName name;
-  if (at == std::string_view::npos || (slash != std::string_view::npos && slash > at)) {
+  std::error_code ignored;
+  if (at == std::string_view::npos || (slash != std::string_view::npos && slash > at) ||
+      std::filesystem::is_directory(text, ignored)) {
     name.store = text;
   } else {
     name.store = text.substr(0, at);

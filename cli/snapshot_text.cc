@@ -66,7 +66,7 @@ std::string format_age(int64_t ns) {
 }
 
 std::string format_duration(uint64_t ns) {
-  if (ns < 1'000'000) return fmt::format("{} us", ns / 1000);
+  if (ns < 1'000'000) return fmt::format("{} us", (ns + 500) / 1000);
   if (ns < 1'000'000'000) return fmt::format("{:.1f} ms", double(ns) / 1e6);
   return fmt::format("{:.1f} s", double(ns) / 1e9);
 }

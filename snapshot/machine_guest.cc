@@ -135,13 +135,17 @@ void MachineGuest::encode_state(base::SectionWriter& sections) {
 
 // --- disks ---
 
+Result<void> MachineGuest::check_disks() const {
+  if (std::ranges::find(disks_, nullptr) == disks_.end()) return {};
+  return fail(
+      "the machine's disks are not layered, so no snapshot can hold them: a machine with disks has "
+      "to "
+      "be started with --store DIR (minivmm run)");
+}
+
 Result<void> MachineGuest::prepare_disks(Branch& branch) {
+  TRY(check_disks());
   for (size_t i = 0; i < disks_.size(); ++i) {
-    if (disks_[i] == nullptr) {
-      return fail(
-          "the machine's disks are not layered, so a snapshot cannot hold them: start it with "
-          "--store DIR");
-    }
     if (disks_[i]->read_only()) continue;
     TRY_ASSIGN(bool lacks_layer, disks_[i]->lacks_layer());
     if (!lacks_layer) continue;

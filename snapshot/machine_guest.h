@@ -43,6 +43,8 @@ class MachineGuest final : public LiveGuest {
   void end_pause(bool commit_point) override;
   void encode_state(base::SectionWriter& sections) override;
   base::Result<void> prepare_disks(Branch& branch) override;
+  // Could a snapshot hold them?
+  base::Result<void> check_disks() const;
   base::Result<void> seal_disks(Commit& commit) override;
   void committed(const std::shared_ptr<const Snapshot>& snapshot) override;
   void failed(const base::Error& error) override;

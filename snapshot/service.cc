@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
+
 #include "vmm/base/log.h"
 #include "vmm/base/thread.h"
 
@@ -61,10 +63,13 @@ Result<uint64_t> SnapshotService::request(const Request& request) {
   if (next_ || (running_ && !scheduled_)) {
     return fail("a snapshot is being taken; wait for it, or cancel it");
   }
-  if (!request.store_path.empty() && !store_path_.empty() && request.store_path != store_path_) {
+  std::error_code missing;
+  if (!request.store_path.empty() && !store_path_.empty() &&
+      !std::filesystem::equivalent(request.store_path, store_path_, missing)) {
     return fail(
         fmt::format("the machine's snapshots are in {}; it writes to one store only", store_path_));
   }
+  if (store_path_.empty()) TRY(guest_->check_disks());
   if (request.store_path.empty() && store_path_.empty()) {
     return fail("no store: say where snapshots go, as in --store DIR");
   }
@@ -220,7 +225,9 @@ Result<void> SnapshotService::open_store(const std::string& path) {
 
 void SnapshotService::prune() {
   if (config_.keep == 0) return;
-  if (auto pruned = store_->prune({.keep = config_.keep, .remove = {}, .keep_ids = {}}); !pruned) {
+  const PruneOptions own{
+      .keep = config_.keep, .branch = branch_->id(), .remove = {}, .keep_ids = {}};
+  if (auto pruned = store_->prune(own); !pruned) {
     base::log_warning("pruning {}: {}", store_path_, pruned.error().text());
   }
 }

@@ -1,6 +1,7 @@
 // minivmm commit: folds a disk of a snapshot into its base image.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 
 #include "cli/commands/command.h"
@@ -12,6 +13,7 @@
 #include "cli/snapshot_text.h"
 #include "cli/store_json.h"
 #include "snapshot/base_image.h"
+#include "snapshot/disk/layer_log.h"
 #include "snapshot/fold_disk.h"
 
 namespace cli {
@@ -47,6 +49,39 @@ base::Result<std::vector<Id>> dependents(const OpenSnapshot& open, const std::st
   return found;
 }
 
+// Has anything of this disk been flushed since the snapshot, as far as it can be told?
+bool has_content(snapshot::Storage& storage, const snapshot::Head& head, uint32_t disk) {
+  return std::ranges::any_of(head.layers, [&](const snapshot::Head::Layer& layer) {
+    if (layer.disk != disk) return false;
+    auto log = storage.open(snapshot::layer_log_name(layer.disk, layer.id),
+                            snapshot::Storage::Access::kRead, snapshot::Storage::Caching::kCached);
+    return !log || (*log)->size().value_or(UINT64_MAX) > snapshot::kLayerLogHeaderBytes;
+  });
+}
+
+// The branches whose machines have written to the disk since their last snapshot: what they wrote
+// stands on the image too.
+base::Result<std::vector<Id>> dependent_heads(const OpenSnapshot& open, uint32_t disk,
+                                              const std::string& identity) {
+  std::vector<Id> found;
+  TRY_ASSIGN(auto heads, open.store->heads());
+  for (const snapshot::HeadInfo& head : heads) {
+    bool uses = !head.damage.empty();
+    if (head.head && has_content(open.store->storage(), *head.head, disk)) {
+      uses = true;  // also where it has no snapshot yet, or one that cannot be read
+      if (head.head->parent) {
+        auto parent = open.store->load(*head.head->parent);
+        if (parent) {
+          const auto& disks = (*parent)->manifest().disks;
+          uses = disk < disks.size() && disks[disk].base == identity;
+        }
+      }
+    }
+    if (uses) found.push_back(head.branch);
+  }
+  return found;
+}
+
 base::Result<int> commit(const CommitOptions& options) {
   TRY_ASSIGN(OpenSnapshot open, open_snapshot(options.name));
   auto number = static_cast<uint32_t>(options.disk);
@@ -60,6 +95,16 @@ base::Result<int> commit(const CommitOptions& options) {
         "say --force",
         options.base, names));
   }
+  TRY_ASSIGN(std::vector<Id> heads, dependent_heads(open, number, disk->base));
+  if (!heads.empty() && !options.force) {
+    std::string names;
+    for (const Id& id : heads) names += " " + short_id(id, heads);
+    return base::fail(fmt::format(
+        "machines have written to this disk after their last snapshots, on top of {}, and "
+        "that would be lost; branches:{}; keep it (minivmm export --head), forget it "
+        "(minivmm prune --head), or say --force",
+        options.base, names));
+  }
   auto report = [&] {
     ProgressBar bar("commit");
     return snapshot::fold_disk(*open.snapshot, open.store->format().uuid, number, options.base,
@@ -69,12 +114,15 @@ base::Result<int> commit(const CommitOptions& options) {
   if (options.as_json) {
     json lost = json::array();
     for (const Id& id : others) lost.push_back(id.text());
+    json lost_heads = json::array();
+    for (const Id& id : heads) lost_heads.push_back(id.text());
     print_json({{"id", open.snapshot->id().text()},
                 {"disk", number},
                 {"written_blocks", report->written},
                 {"zeroed_blocks", report->zeroed},
                 {"resumed", report->resumed},
-                {"not_restorable", lost}});
+                {"not_restorable", lost},
+                {"lost_branches", lost_heads}});
     return kSuccess;
   }
   fmt::print("{} is disk {} as it was at {}: {} written, {} zeroed\n", options.base, number,
@@ -95,8 +143,10 @@ Command add_commit(CLI::App& root) {
   app->add_option("--base", options->base, "the image that the disk was started with")
       ->type_name("FILE")
       ->required();
-  app->add_flag("--force", options->force,
-                "even where other snapshots need the image as it was; they are lost");
+  app->add_flag(
+      "--force", options->force,
+      "even where other snapshots, or what machines wrote after their last ones, need the "
+      "image as it was; they are lost");
   app->add_flag("--json", options->as_json, "for programs");
   app->footer(
       R"(The image is then the disk at the snapshot: start a new machine from it. Snapshots recorded with the

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 
 #include "cli/commands/command.h"
@@ -38,6 +39,14 @@ base::Result<void> check(const ExportOptions& options) {
       return base::fail(fmt::format("--disk-base {}: named twice", base.disk));
     if (std::ranges::count(options.disks, base.disk, &DiskArgument::disk) == 0)
       return base::fail(fmt::format("--disk-base {}: there is no --disk {}", base.disk, base.disk));
+    for (const DiskArgument& disk : options.disks) {
+      std::error_code missing;
+      if (std::filesystem::equivalent(disk.path, base.path, missing)) {
+        return base::fail(fmt::format(
+            "--disk {}={} is a base image that snapshots stand on: export to another file",
+            disk.disk, disk.path));
+      }
+    }
   }
   return {};
 }

@@ -115,7 +115,8 @@ Command add_snapshot(CLI::App& root) {
   app->add_flag("--full", options->request.full, "everything, not only what changed")
       ->disable_flag_override();
   app->add_option("--store", options->request.store_path,
-                  "directory of the snapshots; needed once, where `run` had none")
+                  "directory of the snapshots; needed once, where `run` had none (a machine with "
+                  "disks has to be run with one)")
       ->type_name("DIR");
   add_pause_options(*app, options->max_pause, options->on_hot);
   app->add_flag("--stop", options->request.stop,

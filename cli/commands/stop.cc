@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "cli/commands/command.h"
@@ -23,6 +24,13 @@ struct StopOptions {
 
 base::Result<uint64_t> parse_timeout(std::string_view text) { return parse_number(text, 0, 86400); }
 
+bool is_paused(const RunningVm& vm) {
+  auto body = ask_or_fail(vm.socket, {"GET", "/", ""});
+  if (!body) return false;
+  auto answer = nlohmann::json::parse(*body, nullptr, false);
+  return answer.is_object() && answer.value("state", "") == "Paused";
+}
+
 base::Result<int> stop(const std::string& name, const StopOptions& options) {
   TRY_ASSIGN(RunningVm vm, find_vm(name));
   ControlRequest request =
@@ -32,6 +40,13 @@ base::Result<int> stop(const std::string& name, const StopOptions& options) {
     // A machine that ended meanwhile is what was wanted.
     if (vm_runs(runtime_dir_path(), name)) return std::unexpected(answer.error());
     return kSuccess;
+  }
+  if (!options.force && options.timeout_s > 0 && is_paused(vm)) {
+    return base::fail(
+        fmt::format("{} is paused and does not see its power button before it goes on: minivmm "
+                    "resume {}, or end "
+                    "it at once: minivmm stop --force {}",
+                    name, name, name));
   }
   auto end = std::chrono::steady_clock::now() + std::chrono::seconds(options.timeout_s);
   while (vm_runs(runtime_dir_path(), name)) {

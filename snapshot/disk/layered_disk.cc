@@ -243,10 +243,7 @@ void LayeredDisk::acknowledge() {
 void LayeredDisk::full(const File& file) {
   if (std::exchange(full_told_, true)) return;
   std::string message = fmt::format(
-      "disk {}: no space left in the store for what the guest writes ({}): the machine is paused; "
-      "make room, then resume it",
-      name_, file.name());
-  base::log_warning("{}", message);
+      "disk {}: no space left in the store for what the guest writes ({})", name_, file.name());
   frozen_changed_.notify_all();
   if (on_full_) on_full_(message);
 }
@@ -302,7 +299,8 @@ Result<void> LayeredDisk::can_be_frozen() const {
   if (broken_) return std::unexpected(*broken_);
   // Whoever takes snapshots also pauses machines: it is not to wait for space.
   if (full_told_ && !frozen_complete()) {
-    return base::fail("disk " + name_ + ": no space left in the store");
+    return base::fail("disk " + name_ +
+                      ": no space left in the store: make room, then resume the machine");
   }
   return {};
 }

@@ -33,8 +33,9 @@ struct Disk {
 struct SnapshotNotes {
   std::vector<MemoryRegion> memory;
   std::vector<Disk> disks;
-  std::string config;    // the machine's configuration, opaque here (JSON)
-  uint64_t time_ns = 0;  // CLOCK_REALTIME of the snapshot point; 0: when it is committed
+  std::string config;  // the machine's configuration, opaque here (JSON)
+  // CLOCK_REALTIME of the snapshot point (0: when it is committed), made later than the parent's.
+  uint64_t time_ns = 0;
   uint64_t pause_ns = 0;
 };
 

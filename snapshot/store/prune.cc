@@ -28,6 +28,7 @@ base::Result<std::set<Id>> choose(const std::vector<SnapshotInfo>& infos,
     std::map<Id, size_t> kept;  // by branch
     for (auto info = infos.rbegin(); info != infos.rend(); ++info) {
       if (!info->damage.empty() || victims.contains(info->id)) continue;
+      if (options.branch && info->branch != *options.branch) continue;
       if (kept[info->branch]++ >= *options.keep) victims.insert(info->id);
     }
   }

@@ -13,8 +13,10 @@ namespace snapshot {
 class Store;
 
 struct PruneOptions {
-  // Keep the newest so many of each branch; nothing goes by this rule where it is not given.
+  // Keep the newest so many of each branch, or of `branch` alone; nothing goes by this rule where
+  // it is not given.
   std::optional<size_t> keep;
+  std::optional<Id> branch = {};
   // Remove these in particular.
   std::vector<Id> remove;
   // Never remove these.

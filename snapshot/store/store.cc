@@ -9,6 +9,7 @@
 #include <array>
 #include <cerrno>
 #include <filesystem>
+#include <tuple>
 
 #include "snapshot/store/locks.h"
 #include "snapshot/store/stale_head.h"
@@ -42,8 +43,11 @@ base::Result<void> refuse_foreign(Storage& storage) {
   return {};
 }
 
-base::Result<std::unique_ptr<File>> open_lock(Storage& storage) {
-  return storage.open(kLockName, Storage::Access::kWrite, Storage::Caching::kCached);
+// A shared lock needs no more than reading: a store that cannot be written can be verified.
+base::Result<std::unique_ptr<File>> open_lock(Storage& storage, File::Lock mode) {
+  const auto access =
+      mode == File::Lock::kShared ? Storage::Access::kRead : Storage::Access::kWrite;
+  return storage.open(kLockName, access, Storage::Caching::kCached);
 }
 
 // Everything a store has but FORMAT, which makes it one. Each step may find its work done.
@@ -54,7 +58,7 @@ base::Result<std::unique_ptr<File>> prepare(Storage& storage) {
     auto file = storage.create(kLockName, Storage::Caching::kCached);
     if (!file && file.error().os_error() != EEXIST) return file;
   }
-  TRY_ASSIGN(auto lock, open_lock(storage));
+  TRY_ASSIGN(auto lock, open_lock(storage, File::Lock::kExclusive));
   TRY(wait_for_lock(*lock, File::Lock::kExclusive));
   TRY(storage.sync_directory(kRoot));
   return lock;
@@ -163,13 +167,13 @@ base::Result<std::unique_ptr<Store>> Store::open_or_create(const std::string& pa
 }
 
 base::Result<std::unique_ptr<File>> Store::lock(File::Lock mode) const {
-  TRY_ASSIGN(auto file, open_lock(*storage_));
+  TRY_ASSIGN(auto file, open_lock(*storage_, mode));
   TRY(wait_for_lock(*file, mode));
   return file;
 }
 
 base::Result<std::unique_ptr<File>> Store::try_lock(File::Lock mode) const {
-  TRY_ASSIGN(auto file, open_lock(*storage_));
+  TRY_ASSIGN(auto file, open_lock(*storage_, mode));
   TRY_ASSIGN(const bool locked, file->try_lock(mode));
   if (!locked) file.reset();
   return file;
@@ -189,9 +193,29 @@ base::Result<std::vector<SnapshotInfo>> Store::list() const {
       infos.back().damage = snapshot.error().text();
     }
   }
-  std::ranges::sort(infos, {},
-                    [](const SnapshotInfo& info) { return std::pair(info.time_ns, info.id); });
+  std::ranges::sort(infos, {}, [](const SnapshotInfo& info) {
+    return std::tuple(!info.damage.empty(), info.time_ns, info.id);
+  });
   return infos;
+}
+
+// The last of what list() says. Not one that is damaged and may be newer: nobody is to go on with
+// something old and not know it.
+base::Result<Id> Store::newest(const std::vector<SnapshotInfo>& infos) const {
+  if (infos.empty()) return base::fail(storage_->path() + " has no snapshot");
+  const auto whole = std::ranges::find(infos.rbegin(), infos.rend(), "", &SnapshotInfo::damage);
+  for (const SnapshotInfo& info : infos) {
+    if (info.damage.empty()) continue;
+    if (std::ranges::find(infos, info.id, &SnapshotInfo::parent) != infos.end()) continue;
+    const std::string id = info.id.text(), path = storage_->path();
+    const std::string other =
+        whole == infos.rend() ? "" : fmt::format("; the newest whole one is {}", whole->id.text());
+    return base::fail(fmt::format(
+        "the newest snapshot may be {}, which is damaged ({}): name the one to use, as in "
+        "{}@ID, or remove that one: minivmm prune {} --delete {}{}",
+        id, info.damage, path, path, id, other));
+  }
+  return whole->id;
 }
 
 base::Result<Id> Store::resolve(std::string_view text) const {
@@ -208,13 +232,12 @@ base::Result<Id> Store::resolve(std::string_view text) const {
     }
   }
   TRY_ASSIGN(const auto infos, list());
+  if (text.empty()) return newest(infos);
   std::vector<const SnapshotInfo*> found;
   for (const SnapshotInfo& info : infos) {
-    if (text.empty() ? info.damage.empty() : info.id.text().starts_with(text)) {
-      found.push_back(&info);
-    }
+    if (info.id.text().starts_with(text)) found.push_back(&info);
   }
-  if (!found.empty() && (text.empty() || found.size() == 1)) return found.back()->id;
+  if (found.size() == 1) return found.back()->id;
   if (infos.empty()) return base::fail(storage_->path() + " has no snapshot");
   const bool none = found.empty();
   if (none) {

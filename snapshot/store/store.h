@@ -64,10 +64,10 @@ class Store {
   const Format& format() const { return format_; }
   PageHash hash(std::span<const std::byte> page) const { return format_.hash(page); }
 
-  // Oldest first; a damaged manifest is listed as such.
+  // Oldest first, each after its parent; damaged manifests, whose age nobody knows, are the last.
   base::Result<std::vector<SnapshotInfo>> list() const;
-  // The snapshot whose id begins with `text`, the newest one where it is empty. The error lists
-  // what there is.
+  // The snapshot whose id begins with `text`, the newest one where it is empty; an error where that
+  // may be one that is damaged. The error lists what there is.
   base::Result<Id> resolve(std::string_view text) const;
   base::Result<std::shared_ptr<const Snapshot>> load(const Id& id) const;
 
@@ -94,6 +94,7 @@ class Store {
   base::Result<std::unique_ptr<File>> try_lock(File::Lock mode) const;
 
  private:
+  base::Result<Id> newest(const std::vector<SnapshotInfo>& infos) const;
   Store(std::unique_ptr<Storage> storage, const Format& format, IdSource ids = Id::random)
       : storage_(std::move(storage)), format_(format), ids_(std::move(ids)) {}
 

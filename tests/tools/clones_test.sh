@@ -178,11 +178,12 @@ until_true grep -q held held.txt
 early=$!
 until_true test -S early
 same "not made yet" "$("$minivmm" ps --json | jq -r '.[].state')" "Not started"
-matches "not made yet: pause" "$("$minivmm" pause early 2>&1)" "refused"
+matches "not made yet: pause" "$("$minivmm" pause early 2>&1)" "has not started yet.*refused"
 kill "$holder"
 wait "$holder" 2>/dev/null
 until_true "$minivmm" pause early
 same "paused" "$("$minivmm" ps --json | jq -r '.[].state')" "Paused"
+matches "paused: its power button" "$("$minivmm" stop early 2>&1)" "minivmm resume early"
 "$minivmm" stop early --force >/dev/null
 wait "$early"
 

@@ -3,6 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
+#include "tests/support/temporary_directory.h"
+
 namespace cli {
 namespace {
 
@@ -27,6 +31,17 @@ TEST(SnapshotNameTest, AnAtSignInAPath) {
   expect_name("user@host/job", "user@host/job", "");
   expect_name("user@host/job@a", "user@host/job", "a");
   expect_name("a@b/", "a@b/", "");
+}
+
+// A directory of that name is a store, whatever its name looks like.
+TEST(SnapshotNameTest, ADirectoryWithAnAtSign) {
+  test::TemporaryDirectory directory;
+  const std::string store = directory.file("st@re"), id = directory.file("job@a91f");
+  std::filesystem::create_directory(store);
+  std::filesystem::create_directory(id);
+  expect_name(store.c_str(), store.c_str(), "");
+  expect_name((store + "@a91f").c_str(), store.c_str(), "a91f");
+  expect_name(id.c_str(), id.c_str(), "");
 }
 
 TEST(SnapshotNameTest, WhatIsNoId) {

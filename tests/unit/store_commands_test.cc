@@ -1,8 +1,11 @@
 // The commands on a store, as a person and a program call them.
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -313,6 +316,76 @@ TEST_F(StoreCommands, CommitNamesTheSnapshotsThatWouldBeLost) {
   std::ifstream file(store.base_path(), std::ios::binary);
   std::string content{std::istreambuf_iterator<char>(file), {}};
   EXPECT_TRUE(content == store.disk(ids[1]));
+}
+
+// What a machine flushed after its last snapshot stands on the image as much as snapshots do.
+TEST_F(StoreCommands, CommitDoesNotLoseWhatAMachineWroteLast) {
+  std::vector<std::string> words{"prune", store.path(), "--delete", ids[0].text()};
+  EXPECT_EQ(run(words), kSuccess) << err;
+  store.write_disk({{9, 5}});
+  const std::string branch = store.branch().id().text();
+  store.stop_machine();
+  words = {"commit", at(1), "--disk", "0", "--base", store.base_path()};
+  EXPECT_EQ(run(words), kFailure);
+  EXPECT_THAT(err, HasSubstr(branch.substr(0, 8)));
+  EXPECT_THAT(err, HasSubstr("export --head"));
+  const std::string disk = store.file("disk");
+  EXPECT_EQ(run({"export", store.path(), "--head", branch, "--disk", "0=" + disk, "--disk-base",
+                 "0=" + store.base_path()}),
+            kSuccess)
+      << err;
+  words.push_back("--force");
+  const json report = run_json(words);
+  EXPECT_EQ(report["lost_branches"], json::array({branch}));
+  EXPECT_EQ(report["not_restorable"], json::array());
+}
+
+TEST_F(StoreCommands, CommitAsksNothingWhereNothingFollowed) {
+  EXPECT_EQ(run({"prune", store.path(), "--delete", ids[0].text()}), kSuccess) << err;
+  store.stop_machine();
+  EXPECT_EQ(run({"commit", at(1), "--disk", "0", "--base", store.base_path()}), kSuccess) << err;
+}
+
+TEST_F(StoreCommands, ExportDoesNotReplaceABaseImage) {
+  const std::string image = "0=" + store.base_path();
+  EXPECT_EQ(run({"export", at(1), "--disk", image, "--disk-base", image, "--force"}), kFailure);
+  EXPECT_THAT(err, HasSubstr("another file"));
+}
+
+// Nobody is to go on with something old and not know it.
+TEST_F(StoreCommands, ADamagedNewestOneIsNotPassedOver) {
+  damage(store.path() + "/snap/" + ids[1].text());
+  for (const std::vector<std::string>& words :
+       {std::vector<std::string>{"inspect", store.path()},
+        {"export", store.path(), "--memory", store.file("m")}}) {
+    EXPECT_EQ(run(words), kFailure) << words[0];
+    EXPECT_THAT(err, HasSubstr(ids[1].text() + ", which is damaged"));
+    EXPECT_THAT(err, HasSubstr("the newest whole one is " + ids[0].text()));
+  }
+  EXPECT_EQ(run({"inspect", at(0)}), kSuccess) << err;
+  EXPECT_EQ(run_json({"list", store.path()}, kFailure)["snapshots"][1]["id"], ids[1].text());
+}
+
+TEST_F(StoreCommands, ADamagedOlderOneIsNoHindrance) {
+  damage(store.path() + "/snap/" + ids[0].text());
+  EXPECT_EQ(run_json({"inspect", store.path()})["id"], ids[1].text());
+}
+
+TEST_F(StoreCommands, WhatCannotBeSaidIsAFailure) {
+  std::fflush(stdout);
+  const int saved = ::dup(STDOUT_FILENO), full = ::open("/dev/full", O_WRONLY);
+  ::dup2(full, STDOUT_FILENO);
+  const std::string path = store.path();
+  const std::array words{"minivmm", "list", path.c_str()};
+  testing::internal::CaptureStderr();
+  const int status = run_command_line(static_cast<int>(words.size()), words.data());
+  err = testing::internal::GetCapturedStderr();
+  std::clearerr(stdout);
+  ::dup2(saved, STDOUT_FILENO);
+  ::close(saved);
+  ::close(full);
+  EXPECT_EQ(status, kFailure);
+  EXPECT_THAT(err, HasSubstr("standard output: No space left on device"));
 }
 
 TEST_F(StoreCommands, WhatIsNoStoreIsSaidInOneLine) {

@@ -230,6 +230,42 @@ TEST_F(StoreTest, BranchesOfOneSnapshotDoNotMeet) {
   EXPECT_EQ(differs(*store_->load(two).value(), other.content(), 50), "");
 }
 
+// A machine prunes its own, not those of others in its store.
+TEST_F(StoreTest, OfOneBranchAloneTheNewestAreKept) {
+  StoreMachine machine(*store_, 10), other(*store_, 10);
+  std::vector<Id> ids;
+  for (int i = 0; i < 3; ++i) {
+    machine.write(1, i + 1);
+    ids.push_back(machine.commit(i == 0 ? Kind::kFull : Kind::kIncremental).value());
+    other.write(1, i + 1);
+    ASSERT_TRUE(other.commit(i == 0 ? Kind::kFull : Kind::kIncremental));
+  }
+  const auto report =
+      store_->prune({.keep = 1, .branch = machine.branch().id(), .remove = {}, .keep_ids = {}});
+  ASSERT_TRUE(report) << report.error().text();
+  EXPECT_EQ(report->removed, (std::vector{ids[0], ids[1]}));
+  EXPECT_EQ(store_->list().value().size(), 4u);
+}
+
+// The host's clock is set back between two snapshots.
+TEST_F(StoreTest, TheNewestIsTheLastOfItsChain) {
+  StoreMachine machine(*store_, 10);
+  std::vector<Id> ids;
+  for (uint64_t time : {5000, 6000, 1000, 1100, 9000}) {
+    machine.write(1, time);
+    machine.set_time(time);
+    ids.push_back(machine.commit(ids.empty() ? Kind::kFull : Kind::kIncremental).value());
+    EXPECT_EQ(store_->resolve("").value(), ids.back()) << time;
+  }
+  const auto infos = store_->list().value();
+  ASSERT_EQ(infos.size(), ids.size());
+  for (size_t i = 0; i < ids.size(); ++i) EXPECT_EQ(infos[i].id, ids[i]) << i;
+  EXPECT_EQ(infos[2].time_ns, infos[1].time_ns + 1);
+  machine.end();
+  EXPECT_EQ(store_->prune({.keep = 2, .remove = {}, .keep_ids = {}}).value().removed,
+            (std::vector{ids[0], ids[1], ids[2]}));
+}
+
 TEST_F(StoreTest, AnAbandonedCommitLeavesNothing) {
   StoreMachine machine(*store_, 10);
   machine.write(1, 1);
