@@ -129,10 +129,12 @@ Result<void> VcpuState::save(const KvmVcpu& vcpu) {
 Result<void> VcpuState::restore(const KvmVcpu& vcpu, uint64_t offset) const {
   VcpuState copy = *this;  // ioctls take pointers to what is not const
   std::vector<kvm_msr_entry> early, deadline;
-  for (const kvm_msr_entry& entry : msrs.entries()) {
-    (entry.index == kMsrTscDeadline ? deadline : early).push_back(entry);
+  for (bool features : {true, false}) {
+    for (const kvm_msr_entry& entry : msrs.entries()) {
+      if (is_feature_msr(entry) != features) continue;
+      (entry.index == kMsrTscDeadline ? deadline : early).push_back(entry);
+    }
   }
-  std::ranges::stable_partition(early, is_feature_msr);
   TRY(vcpu.control(KVM_SET_MP_STATE, &copy.mp_state, "KVM_SET_MP_STATE"));
   TRY(vcpu.control(KVM_SET_REGS, &copy.regs, "KVM_SET_REGS"));
   TRY(vcpu.control(KVM_SET_SREGS2, &copy.sregs, "KVM_SET_SREGS2 (Linux 5.14 or newer)"));
