@@ -90,6 +90,18 @@ json outcome_json(const Capture::Outcome& outcome) {
           {"total_ns", outcome.total_ns}};
 }
 
+namespace {
+
+void add_end(json& value, const base::Result<snapshot::Capture::Outcome>& end) {
+  if (end) {
+    value["result"] = outcome_json(*end);
+  } else {
+    value["error"] = end.error().text();
+  }
+}
+
+}  // namespace
+
 json snapshot_status_json(const SnapshotService::Status& status) {
   json value = {
       {"number", status.number}, {"running", status.running}, {"store", status.store_path}};
@@ -97,10 +109,12 @@ json snapshot_status_json(const SnapshotService::Status& status) {
     value["progress"] = {{"round", status.round},           {"pages_left", status.pages_left},
                          {"copied_pages", status.copied},   {"written_bytes", status.written_bytes},
                          {"committing", status.committing}, {"elapsed_ms", status.elapsed_ms}};
-  } else if (status.last && *status.last) {
-    value["result"] = outcome_json(**status.last);
   } else if (status.last) {
-    value["error"] = status.last->error().text();
+    add_end(value, *status.last);
+  }
+  value["previous"] = json::array();
+  for (const auto& [number, outcome] : status.previous) {
+    add_end(value["previous"].emplace_back(json{{"number", number}}), outcome);
   }
   return value;
 }

@@ -20,6 +20,7 @@ constexpr std::chrono::seconds kResultPatience{5};
 // processor for milliseconds.
 constexpr std::chrono::seconds kPoolPatience{10};
 constexpr std::chrono::hours kNever{24 * 365};
+constexpr size_t kRemembered = 8;  // results
 
 Result<std::unique_ptr<SnapshotService>> SnapshotService::start(Config config,
                                                                 std::unique_ptr<MachineGuest> guest,
@@ -74,12 +75,20 @@ Result<uint64_t> SnapshotService::request(const Request& request) {
     return fail("no store: say where snapshots go, as in --store DIR");
   }
   next_ = request;
+  told_ = false;
+  changed_.notify_all();
+  return begin_next();
+}
+
+uint64_t SnapshotService::begin_next() {
+  if (last_) {
+    if (previous_.size() == kRemembered) previous_.erase(previous_.begin());
+    previous_.emplace_back(number_, *std::move(last_));
+    last_.reset();
+  }
   progress_->cancel = false;
   running_ = true;
   started_ = Clock::now();
-  last_.reset();
-  told_ = false;
-  changed_.notify_all();
   return ++number_;
 }
 
@@ -90,6 +99,7 @@ SnapshotService::Status SnapshotService::status() {
   status.running = running_;
   status.store_path = store_path_;
   status.last = last_;
+  status.previous = previous_;
   if (last_) {
     told_ = true;
     changed_.notify_all();
@@ -130,6 +140,9 @@ Result<Capture::Outcome> SnapshotService::wait(uint64_t number) {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return ending_ || number_ > number || (number_ == number && last_); });
   if (number_ == number && last_) return *last_;
+  for (const auto& [other, outcome] : previous_) {
+    if (other == number) return outcome;
+  }
   return fail("the snapshot's result is gone: the machine ended, or took another one");
 }
 
@@ -157,13 +170,7 @@ void SnapshotService::thread_main() {
     }
     bool scheduled = !next_;
     scheduled_ = scheduled;
-    if (scheduled) {
-      ++number_;
-      running_ = true;
-      started_ = Clock::now();
-      last_.reset();
-      progress_->cancel = false;
-    }
+    if (scheduled) begin_next();
     Request request = next_.value_or(Request{});
     next_.reset();
     lock.unlock();

@@ -13,6 +13,8 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "snapshot/capture.h"
 #include "snapshot/machine_guest.h"
@@ -51,6 +53,8 @@ class SnapshotService {
     uint64_t round = 0, pages_left = 0, copied = 0, written_bytes = 0, elapsed_ms = 0;
     bool committing = false;
     std::optional<base::Result<Capture::Outcome>> last;  // where it does not run
+    // Of the ones before, the newest last: who asked for one may ask late.
+    std::vector<std::pair<uint64_t, base::Result<Capture::Outcome>>> previous;
     std::string store_path;
   };
 
@@ -84,6 +88,8 @@ class SnapshotService {
   base::Result<Capture::Outcome> take(const Request& request);
   base::Result<void> open_store(const std::string& path);
   void prune();
+  // The next one begins, and has this number.
+  uint64_t begin_next();
   // After a snapshot with Request::stop; nothing is taken any more.
   void end_machine(const Request& request, std::unique_lock<std::mutex>& lock);
 
@@ -107,6 +113,7 @@ class SnapshotService {
   std::optional<std::string> disk_full_;
   std::chrono::steady_clock::time_point started_;
   std::optional<base::Result<Capture::Outcome>> last_;
+  std::vector<std::pair<uint64_t, base::Result<Capture::Outcome>>> previous_;
 
   std::thread thread_;  // last: it uses all of the above
 };

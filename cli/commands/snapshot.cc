@@ -70,6 +70,10 @@ Result<json> wait_for_end(const RunningVm& vm, uint64_t number, const base::Fd& 
     TRY_ASSIGN(std::string body, ask_running(vm, {"GET", "/snapshots", ""}));
     json status = json::parse(body, nullptr, false);
     if (!status.is_object()) return fail(vm.name + " does not answer with JSON");
+    // Others may have begun meanwhile.
+    for (const json& previous : json(status.value("previous", json::array()))) {
+      if (previous.value("number", uint64_t{0}) == number) status = previous;
+    }
     if (status.value("number", uint64_t{0}) != number) {
       return fail(
           "the result is gone: another snapshot was taken meanwhile; `minivmm list` has both");

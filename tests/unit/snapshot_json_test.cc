@@ -59,6 +59,24 @@ TEST(SnapshotJsonTest, AStatusHasProgressResultOrError) {
 
   status.last = base::fail("disk full");
   EXPECT_EQ(snapshot_status_json(status)["error"], "disk full");
+  EXPECT_EQ(snapshot_status_json(status)["previous"], json::array());
+}
+
+TEST(SnapshotJsonTest, WhoAsksLateIsToldOfTheOnesBefore) {
+  SnapshotService::Status status;
+  status.number = 8;
+  status.running = true;
+  Capture::Outcome outcome;
+  outcome.rounds = 5;
+  status.previous.emplace_back(6, outcome);
+  status.previous.emplace_back(7, base::fail("disk full"));
+  const json value = snapshot_status_json(status);
+  ASSERT_EQ(value["previous"].size(), 2u);
+  EXPECT_EQ(value["previous"][0]["number"], 6u);
+  EXPECT_EQ(value["previous"][0]["result"]["rounds"], 5u);
+  EXPECT_EQ(value["previous"][1]["number"], 7u);
+  EXPECT_EQ(value["previous"][1]["error"], "disk full");
+  EXPECT_FALSE(value.contains("result"));
 }
 
 TEST(SnapshotJsonTest, ItsProgressAsALine) {
