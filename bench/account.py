@@ -13,6 +13,7 @@ import collections
 import json
 import os
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import time
 
 HZ = 5_000
 OURS = ("minivmm", "vcpu")  # threads by name; the pager's begin when the guest runs
-THREADS = ("clone", "clone3", "set_robust_list", "rseq", "mprotect", "prctl")
+THREADS = ("clone3", "set_robust_list", "rseq", "mprotect", "prctl")
 FILES = ("openat", "openat2", "open", "close", "newfstatat", "fstat", "mkdirat", "unlinkat", "fcntl",
          "pread64", "pwrite64", "read", "write", "ftruncate", "fallocate", "flock", "statx",
          "getdents64", "renameat2", "linkat", "fsync", "fdatasync", "socket", "bind", "listen",
@@ -38,7 +39,7 @@ def kind_of(frames):
         return None
     if call == "ioctl" and any("kvm" in s for s in symbols):
         return "KVM's calls"
-    if call in ("execve", "fork", "vfork") or "ret_from_fork_asm" in symbols:
+    if call in ("execve", "clone", "vfork") or "ret_from_fork_asm" in symbols:
         return "exec and fork, by the kernel"
     if any("page_fault" in s for s in symbols):
         return "page faults: memory and program text touched first"
@@ -76,13 +77,28 @@ def samples(text):
         yield name, frames
 
 
+def answers(socket_path):
+    """Does the machine say how it is?"""
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(socket_path)
+            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            return client.recv(1) != b""
+        except OSError:
+            return False
+
+
 def start(command, wait_for, count):
     """Runs it until so many machines have said that they are started, and kills them."""
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                stderr=subprocess.DEVNULL)
     pids = set()
     if wait_for is None:
-        time.sleep(0.02)
+        socket_path = f"{os.environ['XDG_RUNTIME_DIR']}/minivmm/{command[-2]}.sock"
+        while process.poll() is None and not answers(socket_path):
+            time.sleep(0.002)
+        if process.poll() is not None:
+            sys.exit("account.py: minivmm restore ended")
         pids.add(process.pid)
     while wait_for and len(pids) < count:
         line = json.loads(process.stdout.readline())
@@ -146,6 +162,8 @@ def main():
                 stdin=subprocess.DEVNULL, stdout=out)
         while b"filled" not in open(f"{directory}/out", "rb").read():
             time.sleep(0.05)
+            if machine.poll() is not None:
+                sys.exit("account.py: minivmm run ended")
         subprocess.run([f"{arguments.build}/minivmm", "snapshot", "origin", "--stop"], check=True,
                        stdout=subprocess.DEVNULL)
         machine.wait()

@@ -43,26 +43,7 @@ int usage_error(const CLI::App& root, const CLI::ParseError& error) {
   return fail(kBadInput, fmt::format("{}: see {} --help", text, command));
 }
 
-// What could not be said is not done: whoever reads it would take a part for the whole.
-int finish(const Command& command) {
-  const auto unwritten = [](int error) {
-    return fail(kFailure, fmt::format("standard output: {}", std::strerror(error)));
-  };
-  try {
-    base::Result<int> status = command.run();
-    if (!status) return fail(command.failure_status, status.error().text());
-    if (std::fflush(stdout) != 0 && *status == kSuccess) return unwritten(errno);
-    return *status;
-  } catch (const std::system_error& error) {
-    if (std::ferror(stdout) == 0) throw;
-    return unwritten(error.code().value());
-  }
-}
-
-}  // namespace
-
-int run_command_line(int argc, const char* const* argv) {
-  raise_descriptor_limit();
+int parse_and_run(int argc, const char* const* argv) {
   CLI::App root("minivmm: a minimal KVM monitor", "minivmm");
   root.set_version_flag("--version", std::string("minivmm ") + kVersion, "print the version");
   root.footer(R"(Examples:
@@ -84,9 +65,28 @@ int run_command_line(int argc, const char* const* argv) {
   }
   for (const Command& command : commands) {
     if (!command.app->parsed()) continue;
-    return finish(command);
+    base::Result<int> status = command.run();
+    return status ? *status : fail(command.failure_status, status.error().text());
   }
   return fail(kBadInput, "no command given: see minivmm --help");
+}
+
+}  // namespace
+
+int run_command_line(int argc, const char* const* argv) {
+  raise_descriptor_limit();
+  int status = kSuccess, error = 0;
+  try {
+    status = parse_and_run(argc, argv);
+    errno = EIO;  // of a write before, which is not known any more
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) error = errno;
+  } catch (const std::system_error& thrown) {  // fmt::print()
+    if (std::ferror(stdout) == 0) throw;
+    error = thrown.code().value();
+  }
+  // What could not be said is not done: whoever reads it would take a part for the whole.
+  if (status != kSuccess || error == 0) return status;
+  return fail(kFailure, fmt::format("standard output: {}", std::strerror(error)));
 }
 
 }  // namespace cli

@@ -107,7 +107,8 @@ base::Result<ControlResponse> ask(const std::string& socket_path, const ControlR
   base::Error error = response.error().with("control socket " + socket_path);
   if (error.os_error() == ECONNREFUSED) {
     error = error.with(
-        "the machine has not started yet (a clone made ahead is let go by kill and its PID, see "
+        "the machine has not started yet, or is ending (a clone made ahead is let go by kill and "
+        "its PID, see "
         "minivmm ps)");
   }
   return std::unexpected(error);

@@ -62,8 +62,10 @@ void add_snapshot_options(CLI::App& app, SnapshotOptions& options) {
              "directory of the snapshots, made where it is missing", "DIR");
   add_parsed(app, "--snapshot-every", options.every, parse_interval,
              "take a snapshot every so often", "TIME");
-  add_parsed(app, "--keep", options.keep, parse_keep,
-             "prune all but the last N snapshots of this machine", "N");
+  add_parsed(
+      app, "--keep", options.keep, parse_keep,
+      "prune all but the last N snapshots of this run; those of runs before stay (minivmm prune)",
+      "N");
   app.add_flag("--snapshot-on-term", options.on_term,
                "SIGTERM takes a snapshot and ends the machine (status 197)")
       ->disable_flag_override();

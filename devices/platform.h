@@ -66,7 +66,8 @@ class Platform {
   ~Platform();
 
   Serial& serial() { return serial_; }
-  // The ACPI power button: a guest that listens shuts itself down. Waits for thaw().
+  // The ACPI power button: a guest that listens shuts itself down. Between freeze() and thaw() it
+  // is kept until then. Any thread; waits for nobody.
   void press_power_button();
   // Fails where the machine has no balloon.
   base::Result<void> set_balloon(uint64_t mib);
@@ -142,7 +143,9 @@ class Platform {
   const virtio::Rng* rng_ = nullptr;
   const virtio::Console* console_ = nullptr;
 
-  std::mutex frozen_or_pressed_;  // from freeze() to thaw(), or while the power button is pressed
+  std::mutex power_mutex_;      // guards the following two
+  bool power_kept_ = false;     // from freeze() to thaw()
+  bool power_pressed_ = false;  // meanwhile
   bool held_ = false;
   bool frozen_ = false;
   bool wake_at_thaw_ = false;  // it was restored

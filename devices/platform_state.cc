@@ -38,7 +38,10 @@ void Platform::freeze() {
   assert(!frozen_);
   hold();
   for (VirtioSlot& slot : virtio_) slot.transport->freeze();
-  frozen_or_pressed_.lock();
+  {
+    std::lock_guard lock(power_mutex_);
+    power_kept_ = true;
+  }
   frozen_ = true;
 }
 
@@ -47,7 +50,9 @@ void Platform::thaw() {
     for (VirtioSlot& slot : virtio_) slot.transport->wake();
   }
   if (std::exchange(frozen_, false)) {
-    frozen_or_pressed_.unlock();
+    std::lock_guard lock(power_mutex_);
+    power_kept_ = false;
+    if (std::exchange(power_pressed_, false)) pm_.press_power_button();
     for (VirtioSlot& slot : virtio_ | std::views::reverse) slot.transport->thaw();
   }
   if (std::exchange(held_, false)) {
@@ -58,8 +63,8 @@ void Platform::thaw() {
 // Serial port, clock and power management lock themselves for a moment each: they have no thread
 // and no queue. The host's side may press a key between them and the interrupt chips; restore()
 // brings the line to what the serial port says, so that nothing is lost. Not so with the level-
-// triggered SCI, for which press_power_button() waits: raised after the local APICs were read and
-// before the IOAPIC is, it would be saved as delivered, by a chip that waits for its EOI, to no
+// triggered SCI, which press_power_button() keeps for later: raised after the local APICs were read
+// and before the IOAPIC is, it would be saved as delivered, by a chip that waits for its EOI, to no
 // one.
 void Platform::save(base::SectionWriter& to) {
   assert(frozen_);
@@ -91,8 +96,12 @@ Result<void> Platform::restore(base::SectionReader& from) {
 }
 
 void Platform::press_power_button() {
-  std::lock_guard lock(frozen_or_pressed_);
-  pm_.press_power_button();
+  std::lock_guard lock(power_mutex_);
+  if (power_kept_) {
+    power_pressed_ = true;
+  } else {
+    pm_.press_power_button();
+  }
 }
 
 Result<void> Platform::new_generation() {

@@ -153,6 +153,9 @@ sum_of() {
     fi
 }
 
+# Symbols last: they are of the kernel that is there by then.
+mapfile -t names < <(printf '%s\n' "${names[@]}" | grep -vx cloud-symbols
+    printf '%s\n' "${names[@]}" | grep -x cloud-symbols)
 wanted=()
 lock_cache
 for name in "${names[@]}"; do

@@ -51,6 +51,20 @@ class PosixFile : public File {
     return static_cast<uint64_t>(status.st_size);
   }
 
+  base::Result<uint64_t> disk_bytes() const override {
+    constexpr uint64_t kUnit = 512;  // stat(2)
+    struct stat status;
+    if (fstat(fd(), &status) != 0) return error("size");
+    return static_cast<uint64_t>(status.st_blocks) * kUnit;
+  }
+
+  base::Result<uint64_t> modified_ns() const override {
+    struct stat status;
+    if (fstat(fd(), &status) != 0) return error("time of modification");
+    return static_cast<uint64_t>(status.st_mtim.tv_sec) * 1'000'000'000 +
+           static_cast<uint64_t>(status.st_mtim.tv_nsec);
+  }
+
   base::Result<void> read(uint64_t offset, std::span<std::byte> into) const override {
     return named(base::read_exact(fd(), into.data(), into.size(), offset));
   }

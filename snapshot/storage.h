@@ -27,6 +27,10 @@ class File {
   virtual ~File() = default;
   virtual const std::string& name() const = 0;
   virtual base::Result<uint64_t> size() const = 0;
+  // What it takes of the disk: holes are nothing.
+  virtual base::Result<uint64_t> disk_bytes() const { return size(); }
+  // CLOCK_REALTIME, ns.
+  virtual base::Result<uint64_t> modified_ns() const { return base::fail("nobody knows when"); }
   // Reads all of `into`; the end of the file before that is an error.
   virtual base::Result<void> read(uint64_t offset, std::span<std::byte> into) const = 0;
   // Advice: the disk may begin to read this.

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <bit>
 #include <cassert>
+#include <cerrno>
 #include <cstring>
 
 #include "vmm/layout.h"
@@ -54,6 +55,8 @@ Result<std::unique_ptr<GuestMemory>> GuestMemory::create(uint64_t bytes, Backing
   }
   memory->size_ = bytes;
   memory->is_copy_ = backing.kind == Backing::Kind::kCopy;
+  if (memory->is_copy_)
+    memory->replaced_ = base::ZeroedArray<uint64_t>((memory->ram_pages() + 63) / 64);
   return memory;
 }
 
@@ -134,12 +137,28 @@ Result<void> GuestMemory::fill_zero(Gpa gpa, uint64_t length) {
   return {};
 }
 
-bool GuestMemory::drop(std::span<std::byte> bytes) const {
-  if (is_copy_) {
-    // What madvise() drops of a copy would be the template's content again.
-    return ::mmap(bytes.data(), bytes.size(), PROT_READ | PROT_WRITE,
-                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED;
+// What madvise() drops of a copy is the template's content again, unless the pages are the copy's
+// own from then on. False where that would take too many mappings.
+Result<bool> GuestMemory::detach(std::span<std::byte> bytes) {
+  const uint64_t first = ram_page_at(bytes.data()).value();
+  const uint64_t end = first + (bytes.size() >> kPageShift);
+  uint64_t new_pages = 0;
+  for (uint64_t page = first; page < end; ++page) {
+    new_pages += (~replaced_[page / 64] >> (page % 64)) & 1;
   }
+  if (new_pages == 0) return true;
+  if (replaced_runs_ >= kMostReplacedRuns) return false;
+  if (::mmap(bytes.data(), bytes.size(), PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED) {
+    if (errno == ENOMEM) return false;
+    return fail_errno("detach guest memory from its template");
+  }
+  ++replaced_runs_;
+  for (uint64_t page = first; page < end; ++page) replaced_[page / 64] |= 1ull << (page % 64);
+  return true;
+}
+
+bool GuestMemory::drop(std::span<std::byte> bytes) const {
   // Each huge page by itself: while a machine is restored, one may become another mapping in the
   // middle of the call (snapshot/huge_pages.h), and madvise() does not go on in the next mapping.
   while (!bytes.empty()) {
@@ -156,7 +175,10 @@ Result<bool> GuestMemory::discard(Gpa gpa, uint64_t length) {
     return fail(fmt::format("discard of {:#x} bytes at {:#x}: not whole pages", length, gpa.value));
   }
   TRY_ASSIGN(auto target, dma_target(gpa, length));
-  if (is_copy_ && replaced_runs_.fetch_add(1) >= kMostReplacedRuns) return false;
+  if (is_copy_) {
+    TRY_ASSIGN(const bool own, detach(target));
+    if (!own) return false;
+  }
   if (!drop(target)) {
     return fail_errno(
         fmt::format("discard {:#x} bytes of guest memory at {:#x}", length, gpa.value));

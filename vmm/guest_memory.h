@@ -84,8 +84,9 @@ class GuestMemory {
   // Gives pages back to the host: they read as zero from now on, take no memory until they are
   // touched again, and are marked dirty. [gpa, gpa + length) must be whole pages.
   //
-  // False where they stay as they are: in a copy of a template each run becomes a mapping of its
-  // own, of which a process may have vm.max_map_count, 65,530 unless the host says otherwise.
+  // False where they stay as they are: in a copy of a template each new run becomes a mapping of
+  // its own, of which a process may have vm.max_map_count, 65,530 unless the host says otherwise.
+  // Of a copy by one thread at a time.
   base::Result<bool> discard(Gpa gpa, uint64_t length);
 
   template <typename T>
@@ -116,6 +117,7 @@ class GuestMemory {
 
  private:
   GuestMemory() = default;
+  base::Result<bool> detach(std::span<std::byte> bytes);
   bool drop(std::span<std::byte> bytes) const;
   base::Result<const Region*> find(Gpa gpa, uint64_t length) const;
 
@@ -131,7 +133,10 @@ class GuestMemory {
   std::vector<DirtyMap> dirty_;  // one a region, by index
   uint64_t size_ = 0;
   bool is_copy_ = false;
-  std::atomic<uint32_t> replaced_runs_ = 0;  // of a copy
+  // Of a copy: pages that were discarded before and so are not the template's (a bit each), and the
+  // runs in which that came about.
+  base::ZeroedArray<uint64_t> replaced_;
+  uint32_t replaced_runs_ = 0;
 };
 
 }  // namespace vmm

@@ -49,33 +49,31 @@ base::Result<std::vector<Id>> dependents(const OpenSnapshot& open, const std::st
   return found;
 }
 
-// Has anything of this disk been flushed since the snapshot, as far as it can be told?
-bool has_content(snapshot::Storage& storage, const snapshot::Head& head, uint32_t disk) {
-  return std::ranges::any_of(head.layers, [&](const snapshot::Head::Layer& layer) {
-    if (layer.disk != disk) return false;
-    auto log = storage.open(snapshot::layer_log_name(layer.disk, layer.id),
-                            snapshot::Storage::Access::kRead, snapshot::Storage::Caching::kCached);
-    return !log || (*log)->size().value_or(UINT64_MAX) > snapshot::kLayerLogHeaderBytes;
-  });
+// Was anything flushed into this layer, as far as it can be told?
+bool has_content(snapshot::Storage& storage, const snapshot::Head::Layer& layer) {
+  auto log = storage.open(snapshot::layer_log_name(layer.disk, layer.id),
+                          snapshot::Storage::Access::kRead, snapshot::Storage::Caching::kCached);
+  return !log || (*log)->size().value_or(UINT64_MAX) > snapshot::kLayerLogHeaderBytes;
 }
 
-// The branches whose machines have written to the disk since their last snapshot: what they wrote
-// stands on the image too.
-base::Result<std::vector<Id>> dependent_heads(const OpenSnapshot& open, uint32_t disk,
+// The branches whose machines have written to a disk on this image since their last snapshot: that
+// stands on the image as well. Of one without a snapshot, or with one that cannot be read, nobody
+// knows the image.
+base::Result<std::vector<Id>> dependent_heads(const OpenSnapshot& open,
                                               const std::string& identity) {
   std::vector<Id> found;
   TRY_ASSIGN(auto heads, open.store->heads());
   for (const snapshot::HeadInfo& head : heads) {
     bool uses = !head.damage.empty();
-    if (head.head && has_content(open.store->storage(), *head.head, disk)) {
-      uses = true;  // also where it has no snapshot yet, or one that cannot be read
-      if (head.head->parent) {
-        auto parent = open.store->load(*head.head->parent);
-        if (parent) {
-          const auto& disks = (*parent)->manifest().disks;
-          uses = disk < disks.size() && disks[disk].base == identity;
-        }
-      }
+    if (head.head) {
+      std::shared_ptr<const snapshot::Snapshot> parent;
+      if (head.head->parent) parent = open.store->load(*head.head->parent).value_or(nullptr);
+      uses = std::ranges::any_of(head.head->layers, [&](const snapshot::Head::Layer& layer) {
+        if (!has_content(open.store->storage(), layer)) return false;
+        if (!parent) return true;
+        const auto& disks = parent->manifest().disks;
+        return layer.disk < disks.size() && disks[layer.disk].base == identity;
+      });
     }
     if (uses) found.push_back(head.branch);
   }
@@ -95,7 +93,7 @@ base::Result<int> commit(const CommitOptions& options) {
         "say --force",
         options.base, names));
   }
-  TRY_ASSIGN(std::vector<Id> heads, dependent_heads(open, number, disk->base));
+  TRY_ASSIGN(std::vector<Id> heads, dependent_heads(open, disk->base));
   if (!heads.empty() && !options.force) {
     std::string names;
     for (const Id& id : heads) names += " " + short_id(id, heads);

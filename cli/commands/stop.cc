@@ -22,6 +22,8 @@ struct StopOptions {
   uint64_t timeout_s = 30;
 };
 
+constexpr std::chrono::milliseconds kLook{20}, kEnding{1000};
+
 base::Result<uint64_t> parse_timeout(std::string_view text) { return parse_number(text, 0, 86400); }
 
 bool is_paused(const RunningVm& vm) {
@@ -41,23 +43,24 @@ base::Result<int> stop(const std::string& name, const StopOptions& options) {
     if (vm_runs(runtime_dir_path(), name)) return std::unexpected(answer.error());
     return kSuccess;
   }
-  if (!options.force && options.timeout_s > 0 && is_paused(vm)) {
-    return base::fail(
-        fmt::format("{} is paused and does not see its power button before it goes on: minivmm "
-                    "resume {}, or end "
-                    "it at once: minivmm stop --force {}",
-                    name, name, name));
-  }
-  auto end = std::chrono::steady_clock::now() + std::chrono::seconds(options.timeout_s);
+  const auto begin = std::chrono::steady_clock::now();
+  const auto end = begin + std::chrono::seconds(options.timeout_s);
   while (vm_runs(runtime_dir_path(), name)) {
     if (options.timeout_s == 0) return kSuccess;
+    // One that has just ended says so for a moment.
+    if (!options.force && std::chrono::steady_clock::now() >= begin + kEnding && is_paused(vm)) {
+      return base::fail(
+          fmt::format("{} is paused and does not see its power button before it goes on: minivmm "
+                      "resume {}, or end it at once: minivmm stop --force {}",
+                      name, name, name));
+    }
     if (std::chrono::steady_clock::now() >= end) {
       return base::fail(
           fmt::format("{} still runs after {} s: wait with a longer --timeout, or "
                       "end it at once: minivmm stop --force {}",
                       name, options.timeout_s, name));
     }
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    std::this_thread::sleep_for(kLook);
   }
   return kSuccess;
 }

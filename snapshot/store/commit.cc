@@ -240,6 +240,7 @@ base::Result<std::shared_ptr<const Snapshot>> Commit::finish(const base::Section
   manifest.time_ns = notes.time_ns ? notes.time_ns : now_ns();
   // "The newest" is to be the last of its chain also where the host's clock was set back.
   if (parent_) manifest.time_ns = std::max(manifest.time_ns, parent_->manifest().time_ns + 1);
+  manifest.time_ns = std::min(manifest.time_ns, kLatestTime);
   manifest.pause_ns = notes.pause_ns;
   manifest.memory = notes.memory;
   manifest.disks = notes.disks;

@@ -188,6 +188,7 @@ base::Result<Manifest> decode_manifest(const Format& format, std::span<const std
   manifest.kind = static_cast<Kind>(in.u32());
   if (manifest.kind != Kind::kFull && manifest.kind != Kind::kIncremental) in.refuse();
   manifest.time_ns = in.u64();
+  if (manifest.time_ns > kLatestTime) in.refuse();
   manifest.pause_ns = in.u64();
   manifest.ram_pages = in.u64();
   manifest.disk_pages = in.u64();

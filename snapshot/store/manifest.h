@@ -29,6 +29,8 @@ struct Disk {
   bool operator==(const Disk&) const = default;
 };
 
+inline constexpr uint64_t kLatestTime = INT64_MAX;  // what std::chrono can say of a time in ns
+
 // What the machine's owner says about a snapshot.
 struct SnapshotNotes {
   std::vector<MemoryRegion> memory;

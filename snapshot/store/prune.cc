@@ -69,7 +69,7 @@ uint64_t layer_bytes(Storage& storage, const Head& head) {
     for (const std::string& name :
          {layer_name(layer.disk, layer.id), layer_log_name(layer.disk, layer.id)}) {
       auto file = storage.open(name, Storage::Access::kRead, Storage::Caching::kCached);
-      if (file) bytes += (*file)->size().value_or(0);
+      if (file) bytes += (*file)->disk_bytes().value_or(0);
     }
   }
   return bytes;

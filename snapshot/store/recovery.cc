@@ -52,7 +52,7 @@ class Remover {
       if (!id || stays(name, path, *id)) continue;
       uint64_t bytes = 0;
       if (auto file = storage_.open(path, Storage::Access::kRead, Storage::Caching::kCached)) {
-        bytes = (*file)->size().value_or(0);
+        bytes = (*file)->disk_bytes().value_or(0);
       }
       if (!settled_) TRY(settle_names(storage_));
       settled_ = true;

@@ -199,7 +199,13 @@ base::Result<std::vector<SnapshotInfo>> Store::list() const {
   return infos;
 }
 
-// The last of what list() says. Not one that is damaged and may be newer: nobody is to go on with
+// Of a damaged manifest, whose own time cannot be believed; the end of time where it is not known.
+uint64_t written_ns(Storage& storage, const Id& id) {
+  auto file = storage.open(snapshot_name(id), Storage::Access::kRead, Storage::Caching::kCached);
+  return file ? (*file)->modified_ns().value_or(kLatestTime) : kLatestTime;
+}
+
+// The last of what list() says, unless one that is damaged may be newer: nobody is to go on with
 // something old and not know it.
 base::Result<Id> Store::newest(const std::vector<SnapshotInfo>& infos) const {
   if (infos.empty()) return base::fail(storage_->path() + " has no snapshot");
@@ -207,6 +213,7 @@ base::Result<Id> Store::newest(const std::vector<SnapshotInfo>& infos) const {
   for (const SnapshotInfo& info : infos) {
     if (info.damage.empty()) continue;
     if (std::ranges::find(infos, info.id, &SnapshotInfo::parent) != infos.end()) continue;
+    if (whole != infos.rend() && written_ns(*storage_, info.id) < whole->time_ns) continue;
     const std::string id = info.id.text(), path = storage_->path();
     const std::string other =
         whole == infos.rend() ? "" : fmt::format("; the newest whole one is {}", whole->id.text());

@@ -75,6 +75,7 @@ class DiskPairTest : public testing::Test {
     }
     EXPECT_EQ(numbers.size(), kRecords);
     std::filesystem::remove(image);
+    if (numbers.empty()) return 0;
     const uint64_t newest = *std::ranges::max_element(numbers);
     for (uint64_t number = newest < kRecords ? 1 : newest - kRecords + 1; number <= newest;
          ++number) {

@@ -126,8 +126,12 @@ TEST_F(MachineTest, AGuestThatStoodStillForLongIsToldThatItDid) {
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     EXPECT_NE(clock().version, version) << "KVM has not written the clock";
   };
+  const auto before = std::chrono::steady_clock::now();
   pause_for(std::chrono::milliseconds(10));
-  EXPECT_EQ(clock().flags & kGuestStopped, 0);
+  // Where the host itself stood still there is nothing to see.
+  if (std::chrono::steady_clock::now() - before < std::chrono::seconds(1)) {
+    EXPECT_EQ(clock().flags & kGuestStopped, 0);
+  }
   pause_for(std::chrono::milliseconds(1'200));
   EXPECT_EQ(clock().flags & kGuestStopped, kGuestStopped);
 }

@@ -63,6 +63,10 @@ TEST(MemoryTemplate, GivesBackAsManyRunsAsTheProcessCanBear) {
   EXPECT_GT(gone, 1000u);
   EXPECT_LT(gone, kLimit / 2);
   EXPECT_EQ(*machine->load<uint64_t>(Gpa{(kPages - 2) * 4096}), 7u) << "it was to stay";
+  // What was given back once can be given back again, as often as the guest likes.
+  ASSERT_TRUE(machine->store<uint64_t>(Gpa{4096 * 2}, 9));
+  EXPECT_TRUE(*machine->discard(Gpa{4096 * 2}, 4096));
+  EXPECT_EQ(*machine->load<uint64_t>(Gpa{4096 * 2}), 0u);
   void* more = ::mmap(nullptr, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   EXPECT_NE(more, MAP_FAILED);
   ::munmap(more, 4096);
