@@ -42,9 +42,11 @@ void HttpConnection::receive(std::string_view bytes, std::string& output) {
     }
     if (!parser.is_done()) continue;
     const auto& request = parser.get();
-    respond(handler_({std::string(request.method_string()), std::string(request.target()),
-                      request.body()}),
-            parser.keep_alive(), output);
+    ControlResponse response = handler_(
+        {std::string(request.method_string()), std::string(request.target()), request.body()});
+    const bool only_head = request.method() == http::verb::head;
+    respond(response, parser.keep_alive(), output);
+    if (only_head) output.resize(output.size() - response.body.size());  // RFC 9110, 9.3.2
     parser_ = std::make_unique<Parser>();
     begun_ = false;
   }

@@ -142,7 +142,11 @@ StopReason stay_with(MachineProcess& process, const RunOptions& options, Foregro
   };
   Foreground::Machine relay{.name = options.name,
                             .ended = machine.stopped().fd(),
-                            .power_button = [&] { process.platform->press_power_button(); },
+                            .power_button =
+                                [&] {
+                                  process.snapshots->shutdown_asked();
+                                  process.platform->press_power_button();
+                                },
                             .stop = stop,
                             .snapshot = [&] { snapshot(false); },
                             .snapshot_and_stop = {},

@@ -67,8 +67,8 @@ Result<RunOptions> merge(const RunOptions& saved, const RestoreOptions& asked) {
         "the snapshot's machine has a vsock: say where its socket goes, as in "
         "--vsock-path /tmp/vsock");
   }
-  if (asked.vsock_cid && !options.vsock) {
-    return fail("--vsock-cid: the snapshot's machine has no vsock");
+  if ((asked.vsock_cid || !asked.vsock_path.empty()) && !options.vsock) {
+    return fail("--vsock-cid, --vsock-path: the snapshot's machine has no vsock");
   }
   if (options.vsock) {
     options.vsock->path = asked.vsock_path;

@@ -19,7 +19,10 @@ class RunningMachine : public ControlTarget {
   bool paused() const override { return machine_.paused(); }
   base::Result<void> pause() override;
   base::Result<void> resume() override;
-  void power_button() override { platform_.press_power_button(); }
+  void power_button() override {
+    snapshots_.shutdown_asked();
+    platform_.press_power_button();
+  }
   void stop() override;
   nlohmann::json stats() const override;
   std::optional<BalloonStatus> balloon() const override;

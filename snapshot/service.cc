@@ -21,6 +21,8 @@ constexpr std::chrono::seconds kResultPatience{5};
 constexpr std::chrono::seconds kPoolPatience{10};
 constexpr std::chrono::hours kNever{24 * 365};
 constexpr size_t kRemembered = 8;  // results
+// A guest that is asked to shut down has that long for it, or goes on as before.
+constexpr std::chrono::minutes kShutdownPatience{2};
 
 Result<std::unique_ptr<SnapshotService>> SnapshotService::start(Config config,
                                                                 std::unique_ptr<MachineGuest> guest,
@@ -131,6 +133,12 @@ void SnapshotService::resume_disks() {
   guest_->resume_disks();
 }
 
+void SnapshotService::shutdown_asked() {
+  std::lock_guard lock(mutex_);
+  quiet_until_ = Clock::now() + kShutdownPatience;
+  changed_.notify_all();
+}
+
 void SnapshotService::cancel() {
   std::lock_guard lock(mutex_);
   if (running_) progress_->cancel = true;
@@ -154,6 +162,10 @@ void SnapshotService::thread_main() {
     auto asked = [this] { return ending_ || next_.has_value() || disk_full_.has_value(); };
     bool was_asked = changed_.wait_until(lock, std::min(due, give_back), asked);
     if (ending_) return;
+    if (!was_asked && due < quiet_until_) {
+      due = quiet_until_;
+      continue;
+    }
     if (!was_asked && give_back < due) {
       give_back = Clock::now() + kNever;
       lock.unlock();
@@ -206,14 +218,17 @@ void SnapshotService::end_machine(const Request& request, std::unique_lock<std::
 }
 
 Result<Capture::Outcome> SnapshotService::take(const Request& request) {
-  if (!branch_) TRY(open_store(request.store_path));
+  const bool opened = !branch_;
+  if (opened) TRY(open_store(request.store_path));
   Capture::Options options = config_.options;
   options.full = request.full;
   options.stop = request.stop;
   options.config = config_.config;
   if (request.max_pause_ns) options.max_pause_ns = *request.max_pause_ns;
   if (request.on_hot) options.on_hot = *request.on_hot;
-  TRY_ASSIGN(Capture::Outcome outcome, capture_->take(options, *progress_));
+  auto taken = capture_->take(options, *progress_);
+  if (!taken && opened) close_store();
+  TRY_ASSIGN(Capture::Outcome outcome, std::move(taken));
   // Not part of the snapshot, which is safe already.
   if (auto merged = branch_->merge_if_due(); !merged) {
     base::log_warning("merging the store's index: {}", merged.error().text());
@@ -228,6 +243,15 @@ Result<void> SnapshotService::open_store(const std::string& path) {
   std::lock_guard lock(mutex_);
   store_path_ = path;
   return {};
+}
+
+// There is no snapshot in it: the next one may go elsewhere.
+void SnapshotService::close_store() {
+  capture_.reset();
+  branch_.reset();
+  store_.reset();
+  std::lock_guard lock(mutex_);
+  store_path_.clear();
 }
 
 void SnapshotService::prune() {

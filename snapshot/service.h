@@ -70,6 +70,9 @@ class SnapshotService {
   void disk_full(const std::string& message);
   // There may be space again.
   void resume_disks();
+  // The guest was asked to shut down: what nobody asks for is not taken for a while. The last
+  // snapshot of a long run is to be one that goes on.
+  void shutdown_asked();
   // Begins a snapshot and returns its number; where one that nobody asked for is being taken, this
   // one follows it. Fails where one that was asked for is being taken, or where the machine writes
   // to another store.
@@ -87,6 +90,7 @@ class SnapshotService {
   void thread_main();
   base::Result<Capture::Outcome> take(const Request& request);
   base::Result<void> open_store(const std::string& path);
+  void close_store();
   void prune();
   // The next one begins, and has this number.
   uint64_t begin_next();
@@ -111,6 +115,7 @@ class SnapshotService {
   bool told_ = false;     // status() has told the last result
   std::string store_path_;
   std::optional<std::string> disk_full_;
+  std::chrono::steady_clock::time_point quiet_until_;
   std::chrono::steady_clock::time_point started_;
   std::optional<base::Result<Capture::Outcome>> last_;
   std::vector<std::pair<uint64_t, base::Result<Capture::Outcome>>> previous_;

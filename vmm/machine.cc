@@ -31,6 +31,9 @@ constexpr std::chrono::nanoseconds kSpin = 300us;
 // Linux's watchdogs may be set to two seconds (watchdog_thresh).
 constexpr int64_t kNoticed = 1'000'000'000;
 
+// A restored guest that runs at once has waited for less.
+constexpr int64_t kMuch = 20'000'000;
+
 int64_t monotonic_ns() {
   // On Linux steady_clock is CLOCK_MONOTONIC.
   return std::chrono::steady_clock::now().time_since_epoch() / 1ns;
@@ -173,6 +176,19 @@ Result<void> Machine::set_state(ClockPolicy clock) {
     return std::unexpected(restored.error().with("section 'irqchip'"));
   }
   for (auto& vcpu : vcpus_) TRY(vcpu->kvm().tell_stopped());
+  waiting_since_ns_ = monotonic_ns();
+  if (clock == ClockPolicy::kContinue) waiting_ = std::move(saved);
+  return {};
+}
+
+// KVM's clocks go on whether the guest runs or not: what it waited for its first run is taken back.
+Result<void> Machine::continue_clock(const SavedMachine& saved) {
+  TRY_ASSIGN(ClockState now, saved.clock.restore(*vm_, ClockPolicy::kContinue, host_tsc_khz_));
+  for (uint32_t i = 0; i < cpus(); ++i) {
+    const VcpuState& state = saved.vcpus[i];
+    TRY(state.restore_tsc(vcpus_[i]->kvm(),
+                          tsc_offset_here(state.tsc_offset, state.tsc_khz, saved.clock, now)));
+  }
   return {};
 }
 
@@ -196,6 +212,10 @@ void Machine::run() {
   std::lock_guard control(control_);
   std::lock_guard lock(mutex_);
   if (wanted_ || stop_reason_) return;
+  auto waiting = std::exchange(waiting_, nullptr);
+  if (waiting && monotonic_ns() - waiting_since_ns_ > kMuch) {
+    if (auto done = continue_clock(*waiting); !done) base::log_warning("{}", done.error().text());
+  }
   wanted_ = true;
   direct_vcpus();
 }

@@ -123,6 +123,10 @@ class Machine {
   std::vector<CpuidTable> cpuid_;
   uint32_t host_tsc_khz_ = 0;
   std::unique_ptr<SavedMachine> saved_;  // from load_state() to set_state()
+  // From set_state() to the first run(), where the guest is to find that it was never away.
+  std::unique_ptr<SavedMachine> waiting_;
+  int64_t waiting_since_ns_ = 0;
+  base::Result<void> continue_clock(const SavedMachine& saved);
   Bus pio_;
   Bus mmio_;
 

@@ -148,6 +148,14 @@ Result<void> VcpuState::restore(const KvmVcpu& vcpu, uint64_t offset) const {
   return vcpu.control(KVM_SET_VCPU_EVENTS, &copy.events, "KVM_SET_VCPU_EVENTS");
 }
 
+Result<void> VcpuState::restore_tsc(const KvmVcpu& vcpu, uint64_t offset) const {
+  TRY(vcpu.set_tsc_offset(offset));
+  for (const kvm_msr_entry& entry : msrs.entries()) {
+    if (entry.index == kMsrTscDeadline && entry.data != 0) TRY(set_msrs(vcpu, {entry}));
+  }
+  return {};
+}
+
 void VcpuState::encode(base::Encoder encoder) const {
   encoder.structure(mp_state);
   encoder.structure(regs);

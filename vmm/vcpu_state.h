@@ -76,6 +76,8 @@ struct VcpuState {
   // `offset`: of the TSC, on this host. An MSR this host does not have is refused, unless its value
   // is 0.
   base::Result<void> restore(const KvmVcpu& vcpu, uint64_t offset) const;
+  // Of a vCPU that was restored and has not run: another offset, and the timer that runs by it.
+  base::Result<void> restore_tsc(const KvmVcpu& vcpu, uint64_t offset) const;
 
   void encode(base::Encoder encoder) const;
   // `xsave_bytes`: how much this host's KVM_SET_XSAVE reads. `what` begins the error's text.

@@ -25,8 +25,7 @@ struct PsOptions {
 // A machine that does not answer is listed all the same: it may be busy. One that does not listen
 // yet is still being made, or is a clone made ahead (`kill` lets it go).
 std::string silent_state(const base::Error& error) {
-  const int reason = error.os_error();
-  return reason == ECONNREFUSED || reason == ENOENT ? "Not started" : "No answer";
+  return error.os_error() == ECONNREFUSED ? "Not started" : "No answer";
 }
 
 json answer_of(const RunningVm& vm, const char* path) {

@@ -112,8 +112,9 @@ Result<void> BlockFile::lock(const std::string& path) {
     if (errno != EAGAIN && errno != EACCES) return fail_errno("lock disk " + path);
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   } while (std::chrono::steady_clock::now() < end);
-  return fail(fmt::format("disk {} is in use by another machine: stop it, or copy the disk{}", path,
-                          read_only_ ? "" : ", or add ,ro to every use of it"));
+  return fail(fmt::format(
+      "disk {} is in use by another machine (stop it, or copy the disk), or given twice{}", path,
+      read_only_ ? "" : ", or add ,ro to every use of it"));
 }
 
 Result<void> BlockFile::share() {

@@ -262,6 +262,24 @@ TEST_F(SnapshotCommandTest, OfManyTheLastFewAreKept) {
   EXPECT_EQ(verified.status, 0) << verified.output;
 }
 
+// The last one of a long run is not to be of a guest that shuts itself down.
+TEST_F(SnapshotCommandTest, NoneIsTakenByItselfOnceAShutdownIsAskedFor) {
+  auto vm = run("size=1M rate=100 verify=1", "32M", {"--snapshot-every", "20ms", "--keep", "3"});
+  for (int i = 0; i < 3000 && listed().size() < 3; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  // The payload does not look at its power button.
+  Finished stopped = run_minivmm({"stop", "vm", "--timeout", "0"});
+  EXPECT_EQ(stopped.status, 0) << stopped.output;
+  auto newest = [&] { return listed().back().value("id", ""); };
+  take({});  // and with it the one that may have been under way
+  const std::string last = newest();
+  std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  EXPECT_EQ(newest(), last);
+  const json asked_for = take({});
+  EXPECT_EQ(asked_for["id"], newest());
+}
+
 TEST_F(SnapshotCommandTest, DisksThatAreOnlyReadAreFoundAgain) {
   std::string data = directory_.file("data.img"), other = directory_.file("other.img");
   for (const std::string& path : {data, other}) {
@@ -358,6 +376,26 @@ TEST_F(SnapshotCommandTest, CtrlCLeavesGuestAndStoreAsTheyWere) {
   restored.send("q");
   EXPECT_EQ(restored.wait(), 0) << restored.output();
   EXPECT_NE(restored.output().find("verified=yes"), std::string::npos) << restored.output();
+}
+
+// A machine without a store is bound to none by a snapshot that came to nothing.
+TEST_F(SnapshotCommandTest, AFirstOneThatIsCancelledBindsToNoStore) {
+  VmProcess vm({"run", "--kernel", MINIVMM_PAYLOAD_DIRECTORY "/dirty.elf", "--cmdline",
+                "size=128M rate=1000 verify=1", "--memory", "256M", "--name", "vm"});
+  ASSERT_TRUE(vm.expect("dirty: round=")) << vm.output();
+  const std::string mistyped = directory_.file("mistyped");
+  VmProcess snapshot({"snapshot", "vm", "--store", mistyped});
+  for (int i = 0; i < 100'000 && !std::filesystem::exists(mistyped + "/FORMAT"); ++i) {
+    std::this_thread::sleep_for(std::chrono::microseconds(100));
+  }
+  snapshot.signal(SIGINT);
+  ASSERT_EQ(snapshot.wait(), 1) << snapshot.output();
+  const json result = take({"--store", store_});
+  EXPECT_EQ(result["kind"], "full");
+  Finished list = run_minivmm({"list", mistyped, "--json"});
+  EXPECT_EQ(json::parse(list.output, nullptr, false)["snapshots"], json::array()) << list.output;
+  EXPECT_EQ(json::parse(list.output, nullptr, false)["branches"], json::array()) << list.output;
+  expect_restores(result.value("id", ""));
 }
 
 TEST_F(SnapshotCommandTest, AMachineThatEndsWithItAnswersFirst) {

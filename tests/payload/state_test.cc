@@ -219,6 +219,34 @@ TEST_F(StateTest, TheTscGoesOnAsTheClockDoes) {
   }
 }
 
+// A restored machine that waits to be resumed: the guest has not been away, and not waited either.
+TEST_F(StateTest, WhatItWaitsForItsFirstRunIsNotInItsClock) {
+  make("jitter", "size=1M rate=1000", 2);
+  guest_->machine().run();
+  guest_->wait_for_output("filled");
+  auto saved = save();
+  guest_->machine().halt_threads();
+  for (ClockPolicy policy : {ClockPolicy::kContinue, ClockPolicy::kCatchUp}) {
+    auto restored = Restored::create(saved.sections(), saved.memory, policy);
+    ASSERT_TRUE(restored) << restored.error().text();
+    constexpr int64_t kWaitNs = 300'000'000;
+    const auto begin = std::chrono::steady_clock::now();
+    std::this_thread::sleep_for(std::chrono::nanoseconds(kWaitNs));
+    (*restored)->machine->run();
+    auto again = save(*(*restored)->machine, *(*restored)->platform);
+    const std::chrono::nanoseconds real = std::chrono::steady_clock::now() - begin;
+    const auto guest_ns =
+        static_cast<int64_t>(again.state->clock().guest_ns - saved.state->clock().guest_ns);
+    EXPECT_EQ(again.state->vcpus()[0].tsc_offset, again.state->vcpus()[1].tsc_offset);
+    if (policy == ClockPolicy::kContinue) {
+      EXPECT_LT(guest_ns + kWaitNs * 9 / 10, real.count());
+    } else {
+      EXPECT_GE(guest_ns, kWaitNs);
+    }
+    EXPECT_FALSE((*restored)->machine->stop_reason());
+  }
+}
+
 TEST_F(StateTest, ProcessorsThatWaitAreSavedAsSuch) {
   make("hello", "", 3);
   auto saved = save();  // never ran: no thread has entered the guest
