@@ -130,8 +130,10 @@ Result<int> restore_clones(const RestoreOptions& wanted, uint32_t count, bool ma
   TRY(options_of_clone(wanted, count));
   RestoreOptions asked = wanted;
   // Before any memory is read; and what KVM supports is known to all clones then.
-  TRY_ASSIGN(vmm::Kvm kvm, vmm::Kvm::open());
-  TRY(kvm.supported_cpuid());
+  {
+    TRY_ASSIGN(vmm::Kvm kvm, vmm::Kvm::open());
+    TRY(kvm.supported_cpuid());
+  }
   TRY_ASSIGN(Template from, make_template(asked));
   asked.memory = from.memory.copy();
 

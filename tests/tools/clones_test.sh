@@ -189,8 +189,8 @@ wait "$early"
 
 # Where not all can be made, nothing stays of those that were made ahead.
 before=$(layers)
-matches "not all" "$(ulimit -n 40
-    "$minivmm" restore store --clones 40 --warm --disk disk.img --name l 2>&1 </dev/null)" \
+matches "not all" "$(ulimit -n 60
+    "$minivmm" restore store --clones 60 --warm --disk disk.img --name l 2>&1 </dev/null)" \
     "Too many open files"
 same "not all: nothing of them stays in the store" "$(layers)" "$before"
 

@@ -3,8 +3,14 @@
 #include <gtest/gtest.h>
 #include <xxhash.h>
 
+#include <array>
 #include <cstring>
+#include <deque>
 #include <map>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
 
 #include "tests/support/model_storage.h"
 #include "tests/support/temporary_directory.h"
@@ -29,14 +35,15 @@ class StagingTest : public testing::Test {
     pack_ = *storage_->create("pack", Storage::Caching::kDirect);
   }
   StagingPool pool_;
-  std::unique_ptr<Staging> make(uint64_t pages) {
+  std::unique_ptr<Staging> make(uint64_t pages, std::unique_ptr<IoQueue> queue = nullptr) {
+    if (queue == nullptr) queue = *storage_->make_queue(32);
     return *Staging::create(
         {.ram_pages = pages, .pool_pages = Staging::kSmallestPool}, pool_, hash_of,
         [this](uint64_t page) -> base::Result<PageEntry> {
           auto found = parent_.find(page);
           return found == parent_.end() ? PageEntry{.page = page} : found->second;
         },
-        *storage_->make_queue(32));
+        std::move(queue));
   }
   // Copies, makes room where there is none, settles.
   void stage(Staging& staging, uint64_t page, uint64_t value) {
@@ -186,6 +193,63 @@ TEST_F(StagingTest, AFullPoolTakesNothingUntilItIsRelieved) {
   ASSERT_TRUE(staging->relieve(*pack_, 100));
   EXPECT_GE(staging->free_pages(), 100u);
   EXPECT_TRUE(staging->copy(4000, content.data()));
+}
+
+// A disk that writes what it was given only when somebody waits for it.
+class LateQueue : public IoQueue {
+ public:
+  base::Result<void> readv(Operation&, File&, std::span<const iovec>, uint64_t) override {
+    return base::fail("not here");
+  }
+  base::Result<void> writev(Operation& operation, File& file, std::span<const iovec> vectors,
+                            uint64_t offset) override {
+    waiting_.push_back({&operation, &file, {vectors.begin(), vectors.end()}, offset});
+    return {};
+  }
+  base::Result<void> sync(Operation&, File&) override { return base::fail("not here"); }
+  base::Result<void> allocate(Operation&, File&, uint64_t, uint64_t) override {
+    return base::fail("not here");
+  }
+  base::Result<void> punch(Operation&, File&, uint64_t, uint64_t) override {
+    return base::fail("not here");
+  }
+  base::Result<void> submit() override { return {}; }
+  Operation* next_completion() override { return nullptr; }
+  Operation* wait_completion() override {
+    if (waiting_.empty()) return nullptr;
+    Waiting first = std::move(waiting_.front());
+    waiting_.pop_front();
+    first.operation->result = 0;
+    for (const iovec& vector : first.vectors) {
+      auto bytes = std::span(static_cast<const std::byte*>(vector.iov_base), vector.iov_len);
+      EXPECT_TRUE(first.file->write(first.offset, bytes));
+      first.offset += bytes.size();
+      first.operation->result += static_cast<int>(bytes.size());
+    }
+    return first.operation;
+  }
+  base::EventFd& event() override { return event_; }
+  unsigned in_flight() const override { return static_cast<unsigned>(waiting_.size()); }
+
+ private:
+  struct Waiting {
+    Operation* operation;
+    File* file;
+    std::vector<iovec> vectors;
+    uint64_t offset;
+  };
+  std::deque<Waiting> waiting_;
+  base::EventFd event_ = *base::EventFd::create();
+};
+
+TEST_F(StagingTest, ASlotIsNotTakenAgainBeforeItIsWritten) {
+  constexpr uint64_t kPages = 4 * Staging::kSmallestPool;
+  auto staging = make(kPages, std::make_unique<LateQueue>());
+  for (uint64_t page = 0; page < kPages; ++page) stage(*staging, page, page + 1);
+  ASSERT_TRUE(staging->flush(*pack_));
+  const auto entries = staging->take_entries(0);
+  ASSERT_EQ(entries.size(), kPages);
+  for (const PageEntry& entry : entries) ASSERT_EQ(read_value(entry), entry.page + 1);
 }
 
 // Many rounds over more pages than fit, against a plain map.
