@@ -108,8 +108,7 @@ base::Result<ControlResponse> ask(const std::string& socket_path, const ControlR
   if (error.os_error() == ECONNREFUSED) {
     error = error.with(
         "the machine has not started yet, or is ending (a clone made ahead is let go by kill and "
-        "its PID, see "
-        "minivmm ps)");
+        "its PID, see minivmm ps)");
   }
   return std::unexpected(error);
 }

@@ -47,4 +47,10 @@ json snapshot_info_json(const snapshot::SnapshotInfo& info) {
   return row;
 }
 
+json ids_json(const std::vector<snapshot::Id>& ids) {
+  json list = json::array();
+  for (const snapshot::Id& id : ids) list.push_back(id.text());
+  return list;
+}
+
 }  // namespace cli

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "snapshot/store/store.h"
 
@@ -21,5 +22,8 @@ nlohmann::json snapshot_info_json(const snapshot::SnapshotInfo& info);
 
 // "full", "incremental".
 const char* kind_name(snapshot::Kind kind);
+
+// A list of their texts.
+nlohmann::json ids_json(const std::vector<snapshot::Id>& ids);
 
 }  // namespace cli

@@ -138,9 +138,8 @@ void MachineGuest::encode_state(base::SectionWriter& sections) {
 Result<void> MachineGuest::check_disks() const {
   if (std::ranges::find(disks_, nullptr) == disks_.end()) return {};
   return fail(
-      "the machine's disks are not layered, so no snapshot can hold them: a machine with disks has "
-      "to "
-      "be started with --store DIR (minivmm run)");
+      "the machine's disks are not layered, so no snapshot can hold them: machines with disks "
+      "are to be started with --store DIR");
 }
 
 Result<void> MachineGuest::prepare_disks(Branch& branch) {

@@ -80,28 +80,31 @@ base::Result<std::vector<Id>> dependent_heads(const OpenSnapshot& open,
   return found;
 }
 
+std::string names_of(const std::vector<Id>& ids) {
+  std::string names;
+  for (const Id& id : ids) names += " " + short_id(id, ids);
+  return names;
+}
+
 base::Result<int> commit(const CommitOptions& options) {
   TRY_ASSIGN(OpenSnapshot open, open_snapshot(options.name));
   auto number = static_cast<uint32_t>(options.disk);
   TRY_ASSIGN(const snapshot::Disk* disk, snapshot::find_disk(open.snapshot->manifest(), number));
   TRY_ASSIGN(std::vector<Id> others, dependents(open, disk->base));
   if (!others.empty() && !options.force) {
-    std::string names;
-    for (const Id& id : others) names += " " + short_id(id, others);
     return base::fail(fmt::format(
         "{} has blocks of other snapshots, which could not be restored any more:{}; prune them, or "
         "say --force",
-        options.base, names));
+        options.base, names_of(others)));
   }
   TRY_ASSIGN(std::vector<Id> heads, dependent_heads(open, disk->base));
   if (!heads.empty() && !options.force) {
-    std::string names;
-    for (const Id& id : heads) names += " " + short_id(id, heads);
     return base::fail(fmt::format(
-        "machines have written to this disk after their last snapshots, on top of {}, and "
-        "that would be lost; branches:{}; keep it (minivmm export --head), forget it "
-        "(minivmm prune --head), or say --force",
-        options.base, names));
+        "machines have written to their disks after their last snapshots, which would be lost "
+        "where "
+        "{} is below; branches:{}; keep it (minivmm export --head), forget it (minivmm prune "
+        "--head), or say --force",
+        options.base, names_of(heads)));
   }
   auto report = [&] {
     ProgressBar bar("commit");
@@ -110,17 +113,13 @@ base::Result<int> commit(const CommitOptions& options) {
   }();
   TRY(report);
   if (options.as_json) {
-    json lost = json::array();
-    for (const Id& id : others) lost.push_back(id.text());
-    json lost_heads = json::array();
-    for (const Id& id : heads) lost_heads.push_back(id.text());
     print_json({{"id", open.snapshot->id().text()},
                 {"disk", number},
                 {"written_blocks", report->written},
                 {"zeroed_blocks", report->zeroed},
                 {"resumed", report->resumed},
-                {"not_restorable", lost},
-                {"lost_branches", lost_heads}});
+                {"not_restorable", ids_json(others)},
+                {"lost_branches", ids_json(heads)}});
     return kSuccess;
   }
   fmt::print("{} is disk {} as it was at {}: {} written, {} zeroed\n", options.base, number,

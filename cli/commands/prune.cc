@@ -34,12 +34,6 @@ base::Result<uint64_t> parse_keep(std::string_view text) {
   return parse_number(text, 1, 1'000'000'000);
 }
 
-json ids_json(const std::vector<Id>& ids) {
-  json list = json::array();
-  for (const Id& id : ids) list.push_back(id.text());
-  return list;
-}
-
 base::Result<std::vector<Id>> find_heads(snapshot::Store& store, const Options& options) {
   std::vector<Id> found;
   for (const std::string& prefix : options.heads) {

@@ -45,10 +45,14 @@ base::Result<int> stop(const std::string& name, const StopOptions& options) {
   }
   const auto begin = std::chrono::steady_clock::now();
   const auto end = begin + std::chrono::seconds(options.timeout_s);
+  bool asked = false;
   while (vm_runs(runtime_dir_path(), name)) {
     if (options.timeout_s == 0) return kSuccess;
-    // One that has just ended says so for a moment.
-    if (!options.force && std::chrono::steady_clock::now() >= begin + kEnding && is_paused(vm)) {
+    // Asked once, and late: one that has just ended says that it is paused for a moment.
+    const bool ask =
+        !options.force && !asked && std::chrono::steady_clock::now() >= begin + kEnding;
+    asked = asked || ask;
+    if (ask && is_paused(vm)) {
       return base::fail(
           fmt::format("{} is paused and does not see its power button before it goes on: minivmm "
                       "resume {}, or end it at once: minivmm stop --force {}",

@@ -13,6 +13,7 @@
 
 #include "snapshot/store/locks.h"
 #include "snapshot/store/stale_head.h"
+#include "vmm/base/log.h"
 
 namespace snapshot {
 
@@ -213,7 +214,12 @@ base::Result<Id> Store::newest(const std::vector<SnapshotInfo>& infos) const {
   for (const SnapshotInfo& info : infos) {
     if (info.damage.empty()) continue;
     if (std::ranges::find(infos, info.id, &SnapshotInfo::parent) != infos.end()) continue;
-    if (whole != infos.rend() && written_ns(*storage_, info.id) < whole->time_ns) continue;
+    if (whole != infos.rend() && written_ns(*storage_, info.id) < whole->time_ns) {
+      // By the host's clock, which may have been set: not without a word.
+      base::log_warning("{} is damaged and seems older than {}, the newest whole one: {}",
+                        info.id.text(), whole->id.text(), info.damage);
+      continue;
+    }
     const std::string id = info.id.text(), path = storage_->path();
     const std::string other =
         whole == infos.rend() ? "" : fmt::format("; the newest whole one is {}", whole->id.text());

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -167,7 +168,7 @@ TEST_F(StoreCommands, HostileTextIsOnlyText) {
 }
 
 TEST_F(StoreCommands, VerifyFindsNothingInAGoodStore) {
-  EXPECT_EQ(run({"verify", store.path()}), kSuccess) << out << err;
+  EXPECT_EQ(run({"verify", store.path()}), kSuccess) << err;
   EXPECT_THAT(out, HasSubstr("2 snapshots"));
   EXPECT_THAT(out, HasSubstr("all good"));
   json report = run_json({"verify", at(0)});
@@ -364,6 +365,19 @@ TEST_F(StoreCommands, ADamagedNewestOneIsNotPassedOver) {
   }
   EXPECT_EQ(run({"inspect", at(0)}), kSuccess) << err;
   EXPECT_EQ(run_json({"list", store.path()}, kFailure)["snapshots"][1]["id"], ids[1].text());
+}
+
+// What its children were may be pruned; by its file it is older. It is named all the same.
+TEST_F(StoreCommands, DamageOfLongAgoIsNamedAndNoHindrance) {
+  const std::string path = store.path() + "/snap/" + ids[0].text();
+  const Id third = store.take(Kind::kIncremental, {{2, 3}}, {{6, 3}});
+  EXPECT_EQ(run({"prune", store.path(), "--delete", ids[1].text()}), kSuccess) << err;
+  damage(path);
+  EXPECT_EQ(run({"inspect", store.path()}), kFailure);
+  std::filesystem::last_write_time(
+      path, std::filesystem::file_time_type::clock::now() - std::chrono::hours(24 * 365));
+  EXPECT_EQ(run_json({"inspect", store.path()})["id"], third.text());
+  EXPECT_THAT(err, HasSubstr(ids[0].text() + " is damaged"));
 }
 
 TEST_F(StoreCommands, ADamagedOlderOneIsNoHindrance) {
