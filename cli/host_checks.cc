@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/userfaultfd.h>
+#include <pwd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
@@ -18,6 +19,7 @@
 #include "devices/virtio/slirp_library.h"
 #include "vmm/base/fd.h"
 #include "vmm/base/io_uring.h"
+#include "vmm/base/urgency.h"
 
 namespace cli {
 namespace {
@@ -39,6 +41,11 @@ std::string read_text(const std::string& path) {
   text.resize(static_cast<size_t>(std::max<ssize_t>(count, 0)));
   while (text.ends_with('\n')) text.pop_back();
   return text;
+}
+
+std::string user_name() {
+  const passwd* user = ::getpwuid(::getuid());
+  return user == nullptr ? std::to_string(::getuid()) : user->pw_name;
 }
 
 bool cpu_has(std::string_view flag) {
@@ -144,6 +151,21 @@ HostCheck check_io_uring() {
   return check;
 }
 
+HostCheck check_real_time() {
+  HostCheck check = named("real_time");
+  if (auto may = base::may_be_urgent(); may) {
+    check.found = "allowed: snapshots pause a guest for as short on a busy host";
+    return check;
+  }
+  check.state = State::kLimited;
+  check.found = "not allowed: on a busy host a pause may take milliseconds";
+  check.advice = fmt::format(
+      "as root: echo '{} - rtprio 1' > /etc/security/limits.d/minivmm.conf, then log in again; "
+      "in a systemd unit: LimitRTPRIO=1",
+      user_name());
+  return check;
+}
+
 HostCheck check_huge_pages() {
   HostCheck check = named("huge_pages");
   std::string mode = read_text("/sys/kernel/mm/transparent_hugepage/enabled");
@@ -224,9 +246,9 @@ const char* state_name(HostCheck::State state) {
 }
 
 std::vector<HostCheck> check_host(const vmm::KvmProbe& kvm) {
-  return {check_kvm(kvm),      check_ring0(kvm), check_dirty_log(kvm),
-          check_userfaultfd(), check_io_uring(), check_huge_pages(),
-          check_memory(),      check_tun(),      check_user_network()};
+  return {check_kvm(kvm),   check_ring0(kvm),    check_dirty_log(kvm), check_userfaultfd(),
+          check_io_uring(), check_real_time(),   check_huge_pages(),   check_memory(),
+          check_tun(),      check_user_network()};
 }
 
 }  // namespace cli

@@ -6,7 +6,7 @@
 #include <array>
 #include <chrono>
 #include <functional>
-#include <thread>
+#include <optional>
 
 namespace snapshot {
 
@@ -21,6 +21,8 @@ constexpr uint64_t kLargestResidue = 4096;
 // A round that leaves more than this part of what it had to copy does not converge.
 constexpr double kHotRatio = 0.7;
 constexpr uint64_t kPatientRounds = 4;
+// A pause that has to copy no more than this part of what it could is short enough.
+constexpr uint64_t kShortPause = 4;
 constexpr uint64_t kMostRounds = 200;
 constexpr uint64_t kMiB = 1 << 20;
 
@@ -42,6 +44,18 @@ uint64_t pool_bytes(const Capture::Options& options, uint64_t ram_bytes) {
   return std::max(wanted, Staging::kSmallestPool * kPageBytes);
 }
 
+// For as long as the guest is held: how long is not to depend on what else the host does.
+class Urgent {
+ public:
+  explicit Urgent(LiveGuest& guest) : guest_(guest) { guest_.set_urgent(true); }
+  ~Urgent() { guest_.set_urgent(false); }
+  Urgent(const Urgent&) = delete;
+  Urgent& operator=(const Urgent&) = delete;
+
+ private:
+  LiveGuest& guest_;
+};
+
 }  // namespace
 
 // One take(): its files, its staging area, its counters.
@@ -62,7 +76,7 @@ struct Capture::Run {
   bool left_held = false;
   LiveGuest::PauseTimes times = {};
 
-  LiveGuest& guest() { return capture.guest_; }
+  LiveGuest& guest() const { return capture.guest_; }
 
   Result<void> begin();
   Result<void> copy_absent_pages();
@@ -77,6 +91,8 @@ struct Capture::Run {
   // Pages that can be copied within the pause budget beside something that takes `fixed_ns`.
   uint64_t pages_in_budget(uint64_t fixed_ns, uint64_t most) const;
   uint64_t residue_limit() const;
+  // How many pages the pause takes before it is given up, or what the pool has for them.
+  uint64_t room_in_pause(bool at_any_price = false) const;
   Result<void> check_cancel() const {
     if (progress.cancel)
       return fail("the snapshot was cancelled; the guest and the store are as before");
@@ -175,6 +191,12 @@ uint64_t Capture::Run::residue_limit() const {
   return pages_in_budget(capture.last_fixed_ns_, kLargestResidue);
 }
 
+uint64_t Capture::Run::room_in_pause(bool at_any_price) const {
+  uint64_t limit = residue_limit();
+  uint64_t wanted = at_any_price ? guest().ram_pages() : 4 * limit;
+  return std::min(wanted, std::max<uint64_t>(outcome.staging_bytes / kPageBytes / 2, limit));
+}
+
 Result<void> Capture::Run::rounds() {
   TRY(copy_absent_pages());
   uint64_t before = 0;
@@ -183,13 +205,17 @@ Result<void> Capture::Run::rounds() {
     TRY(check_cancel());
     uint64_t left = count_bits(pending);
     progress.pages_left = left;
+    const uint64_t limit = residue_limit();
+    bool converging = outcome.rounds == 0 || left <= kHotRatio * static_cast<double>(before);
+    if (!converging) ++hot;
     // A full one begins with a round: its first pages are too many for a pause, or not in memory.
-    bool small = left <= residue_limit() && (outcome.rounds > 0 || !outcome.full || left == 0);
-    if (outcome.rounds > 0 && left > kHotRatio * static_cast<double>(before)) ++hot;
+    bool small = left <= limit && (outcome.rounds > 0 || !outcome.full || left == 0);
+    // The guest hardly feels so short a round, and all the less of a pause after it.
+    bool worth_a_round = converging && left > limit / kShortPause;
     bool not_converging = !small && hot >= kPatientRounds;
     bool price =
         outcome.rounds >= kMostRounds || (not_converging && options.on_hot == OnHot::kStop);
-    if (small || price) {
+    if ((small && !worth_a_round) || price) {
       TRY_ASSIGN(bool done, pause(price));
       if (done) return {};
     } else {
@@ -197,6 +223,8 @@ Result<void> Capture::Run::rounds() {
       TRY(copy_round());
     }
     before = left;
+    // The disk takes its time now, not between the look that decides for a pause and the pause.
+    TRY(staging->relieve(commit->file(pack), room_in_pause()));
     TRY(guest().fetch_dirty(pending));
     add_bits(capture.epoch_, pending);
   }
@@ -245,6 +273,8 @@ Result<void> Capture::Run::copy_piece(uint64_t first_word, std::span<const uint6
 // Clears and copies pages. A held guest writes nothing: what is copied now is not dirty again
 // before the slice ends.
 Result<void> Capture::Run::copy_slice(uint64_t first_word, std::span<const uint64_t> slice) {
+  std::optional<Urgent> urgent;
+  if (throttled) urgent.emplace(guest());
   uint64_t start = now_ns();
   if (throttled) guest().hold();
   auto copy = [&]() -> Result<void> {
@@ -279,9 +309,7 @@ Result<void> Capture::Run::copy_page(uint64_t page, const std::byte* from) {
 }
 
 Result<bool> Capture::Run::pause(bool at_any_price) {
-  uint64_t limit = residue_limit();
-  uint64_t room = at_any_price ? guest().ram_pages() : 4 * limit;
-  room = std::min(room, std::max<uint64_t>(outcome.staging_bytes / kPageBytes / 2, limit));
+  uint64_t room = room_in_pause(at_any_price);
   TRY(staging->relieve(commit->file(pack), room));
   staging->reserve(room);
   // In the pause these words are gone through, and the log once: other passes over so many bits
@@ -294,6 +322,9 @@ Result<bool> Capture::Run::pause(bool at_any_price) {
   residue.clear();
   if (!at_any_price) residue.reserve(room + 1);
   times = {};
+  // Not where it may take seconds, of the disk's too.
+  std::optional<Urgent> urgent;
+  if (!at_any_price) urgent.emplace(guest());
   TRY(guest().begin_pause(times));
   bool taken = false;
   auto paused = [&]() -> Result<void> {
@@ -333,6 +364,7 @@ Result<bool> Capture::Run::pause(bool at_any_price) {
   uint64_t start = now_ns();
   guest().end_pause(taken);
   times.run = now_ns() - start;
+  urgent.reset();
   // What the log named in the pause is in the next epoch as well; what was in `pending` before is
   // in this one.
   add_bits(pending, last_look);

@@ -53,6 +53,10 @@ class LiveGuest {
   // began: they are zero, or in the snapshot it was restored from.
   virtual base::Result<void> fetch_resident(std::span<uint64_t> bits) const = 0;
 
+  // While `on`, the caller and the vCPUs' threads go before the host's other work, as far as the
+  // host allows it: around a hold and a pause, no longer.
+  virtual void set_urgent(bool on) = 0;
+
   // Holds the vCPUs out of the guest, without devices: for a guest that writes too fast.
   virtual void hold() = 0;
   virtual void release() = 0;

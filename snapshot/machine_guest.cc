@@ -91,6 +91,14 @@ Result<void> MachineGuest::fetch_resident(std::span<uint64_t> bits) const {
   return {};
 }
 
+void MachineGuest::set_urgent(bool on) {
+  urgency_.reset();
+  if (!on) return;
+  std::vector<pid_t> threads;
+  for (const auto& vcpu : machine_.vcpus()) threads.push_back(vcpu->thread_id());
+  urgency_.emplace(threads);
+}
+
 Result<void> MachineGuest::begin_pause(PauseTimes& times) {
   uint64_t start = now_ns();
   // Nothing new begins on the devices' threads, so that freezing them has nothing to wait for.

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "snapshot/disk/layered_disk.h"
 #include "snapshot/live_guest.h"
 #include "snapshot/page_bits.h"
+#include "vmm/base/urgency.h"
 #include "vmm/machine.h"
 #include "vmm/machine_state.h"
 
@@ -35,6 +37,7 @@ class MachineGuest final : public LiveGuest {
   base::Result<void> fetch_dirty(std::span<uint64_t> bits) override;
   base::Result<void> clear_dirty(uint64_t first_page, std::span<const uint64_t> bits) override;
   base::Result<void> fetch_resident(std::span<uint64_t> bits) const override;
+  void set_urgent(bool on) override;
   void hold() override { machine_.hold(); }
   void release() override { machine_.release(); }
   base::Result<void> begin_pause(PauseTimes& times) override;
@@ -60,6 +63,7 @@ class MachineGuest final : public LiveGuest {
   devices::Platform& platform_;
   std::vector<LayeredDisk*> disks_;
   std::vector<Disk> described_;
+  std::optional<base::Urgency> urgency_;
   PageBits scratch_;  // what the log gives, before it is ORed to what is there
   // Written in the pause, kept from one to the next.
   std::unique_ptr<vmm::MachineState> state_;

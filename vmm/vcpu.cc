@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <pthread.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <cerrno>
 
@@ -137,6 +138,7 @@ void Vcpu::serve_while_parked() {
 }
 
 void Vcpu::thread_main() {
+  thread_id_ = ::gettid();
   while (wait_to_run()) {
     int error = kvm_.enter();
     exits_.fetch_add(1, std::memory_order_relaxed);

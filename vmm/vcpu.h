@@ -8,6 +8,8 @@
 // that waits for userfaultfd parks when its page is there.
 #pragma once
 
+#include <sys/types.h>
+
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -45,6 +47,8 @@ class Vcpu {
   void begin_task(const VcpuTask& task);
   void wait_task();
 
+  // Its thread's ID; 0 before it has one.
+  pid_t thread_id() const { return thread_id_; }
   uint32_t index() const { return index_; }
   // Valid while parked, or before start().
   const KvmVcpu& kvm() const { return kvm_; }
@@ -94,6 +98,7 @@ class Vcpu {
   bool completion_pending_ = false;
   std::atomic<uint64_t> exits_ = 0;
   std::atomic<bool> started_ = false;  // thread_ may be signalled
+  std::atomic<pid_t> thread_id_ = 0;
   std::thread thread_;
 };
 

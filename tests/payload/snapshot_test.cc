@@ -1,9 +1,12 @@
 // Snapshots of payload guests on the real KVM: what is stored is the memory at the instant of the
 // pause, byte for byte, and so is what comes out of the store again.
+#include <sched.h>
+
 #include <chrono>
 #include <thread>
 
 #include "tests/payload/snapshot_guest.h"
+#include "vmm/base/urgency.h"
 
 namespace payload_test {
 namespace {
@@ -56,6 +59,34 @@ TEST_F(SnapshotPayloadTest, AlsoOfAGuestThatWritesAsFastAsItCan) {
     }
     EXPECT_GT(hot, 0) << (stop ? "it was never stopped" : "it was never throttled");
   }
+}
+
+// In the pause vCPUs and capture go before the host's other threads.
+TEST_F(SnapshotPayloadTest, IsUrgentInThePauseOnly) {
+  if (auto may = base::may_be_urgent(); !may) GTEST_SKIP() << may.error().text();
+  boot({.payload = "dirty",
+        .command_line = "size=8M rate=20000",
+        .memory_bytes = 24 << 20,
+        .cpus = 2});
+  auto policies = [&] {
+    std::vector<int> found{::sched_getscheduler(0)};
+    for (const auto& vcpu : guest_->machine().vcpus()) {
+      found.push_back(::sched_getscheduler(vcpu->thread_id()));
+    }
+    for (int& policy : found) policy &= ~SCHED_RESET_ON_FORK;
+    return found;
+  };
+  std::vector<int> in_pause;
+  auto outcome = capture_->take({.in_pause = [&] { in_pause = policies(); }}, progress_);
+  ASSERT_TRUE(outcome) << outcome.error().text();
+  EXPECT_EQ(in_pause, std::vector<int>(3, SCHED_FIFO));
+  EXPECT_EQ(policies(), std::vector<int>(3, SCHED_OTHER));
+  // Also where the guest stays held.
+  outcome = capture_->take({.stop = true, .in_pause = [&] { in_pause = policies(); }}, progress_);
+  ASSERT_TRUE(outcome) << outcome.error().text();
+  EXPECT_EQ(in_pause, std::vector<int>(3, SCHED_FIFO));
+  EXPECT_EQ(policies(), std::vector<int>(3, SCHED_OTHER));
+  live_->release();
 }
 
 TEST_F(SnapshotPayloadTest, AlsoAbove4GiB) {

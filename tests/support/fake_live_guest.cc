@@ -99,6 +99,7 @@ Result<void> FakeLiveGuest::start_log() {
 
 Result<void> FakeLiveGuest::fetch_dirty(std::span<uint64_t> bits) {
   if (before_fetch_dirty) before_fetch_dirty();
+  urgent_elsewhere |= urgent_;
   std::lock_guard log(log_);
   snapshot::add_bits(bits, dirty_);
   snapshot::add_bits(bits, host_);
@@ -125,6 +126,7 @@ Result<void> FakeLiveGuest::fetch_resident(std::span<uint64_t> bits) const {
 void FakeLiveGuest::hold() {
   guest_.lock();
   ++holds;
+  if (urgent_) ++urgent_holds;
   held_ = true;
   in_hold_ = 0;
 }
@@ -138,6 +140,7 @@ void FakeLiveGuest::release() {
 Result<void> FakeLiveGuest::begin_pause(PauseTimes&) {
   guest_.lock();
   ++pauses;
+  if (urgent_) ++urgent_pauses;
   return {};
 }
 

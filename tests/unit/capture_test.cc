@@ -186,6 +186,43 @@ TEST_F(CaptureTest, AHotGuestIsStoppedWhereThatIsWanted) {
   expect_equal(outcome.id, guest_.at_pause);
 }
 
+// A pause that would be long is made short by a round more, as long as rounds leave less.
+TEST_F(CaptureTest, AnotherRoundMakesAShorterPause) {
+  take();
+  auto residue_of = [&](uint64_t first, uint64_t later) {
+    unsigned looks = 0;
+    guest_.before_fetch_dirty = [&] {
+      uint64_t count = looks++ == 0 ? first : later;
+      for (uint64_t page = 0; page < count; ++page) guest_.write(page, 2, ++heated_);
+    };
+    auto outcome = take({.max_pause_ns = 1'000'000'000});
+    expect_equal(outcome.id, guest_.at_pause);
+    return std::pair(outcome.rounds, outcome.residue);
+  };
+  // 4,096 would fit into this pause, and a quarter of them is taken for short.
+  EXPECT_EQ(residue_of(1024, 1), std::pair(uint64_t{0}, uint64_t{1024}));
+  EXPECT_EQ(residue_of(1025, 1), std::pair(uint64_t{1}, uint64_t{1}));
+  EXPECT_EQ(residue_of(4000, 2000), std::pair(uint64_t{2}, uint64_t{2000}));
+  EXPECT_EQ(residue_of(4000, 4000), std::pair(uint64_t{1}, uint64_t{4000}));
+}
+
+// The host's other work waits while the guest does, and not for longer.
+TEST_F(CaptureTest, AHeldGuestIsUrgent) {
+  take();
+  heat(true);
+  take({.max_pause_ns = 100'000, .staging_bytes = kSmallPool});
+  EXPECT_GT(guest_.holds, 0u);
+  EXPECT_EQ(guest_.urgent_holds, guest_.holds);
+  EXPECT_EQ(guest_.urgent_pauses, guest_.pauses);
+  // Not where it stands still for as long as the disk takes.
+  guest_.pauses = guest_.urgent_pauses = 0;
+  heat(false);
+  take({.max_pause_ns = 1, .on_hot = Capture::OnHot::kStop, .staging_bytes = kSmallPool});
+  EXPECT_EQ(guest_.pauses, 1u);
+  EXPECT_EQ(guest_.urgent_pauses, 0u);
+  EXPECT_FALSE(guest_.urgent_elsewhere);
+}
+
 TEST_F(CaptureTest, ACancelledOneLosesNothing) {
   for (uint64_t page = 0; page < kPages; ++page) guest_.write(page, 1, page + 1);
   take();

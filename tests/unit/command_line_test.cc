@@ -186,8 +186,9 @@ TEST_F(CommandLine, DoctorTellsProgramsWhatTheHostCanDo) {
     EXPECT_TRUE(state == "ok" || check["advice"] != "") << check["name"];
     missing = missing || state == "missing";
   }
-  EXPECT_THAT(names, testing::ElementsAre("kvm", "ring0", "dirty_log", "userfaultfd", "io_uring",
-                                          "huge_pages", "memory", "tap", "user_network"));
+  EXPECT_THAT(names,
+              testing::ElementsAre("kvm", "ring0", "dirty_log", "userfaultfd", "io_uring",
+                                   "real_time", "huge_pages", "memory", "tap", "user_network"));
   EXPECT_EQ(status, missing ? kFailure : kSuccess);
 }
 
