@@ -309,6 +309,9 @@ def main():
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         sys.exit("run.sh: /dev/kvm cannot be used: minivmm doctor says more")
     work = tempfile.mkdtemp(prefix="minivmm-bench-", dir=options.work)
+    # Names and sockets of machines are in memory, as /run is where systemd mounts it.
+    names = tempfile.mkdtemp(prefix="minivmm-bench-", dir="/dev/shm")
+    os.environ["XDG_RUNTIME_DIR"] = names
     try:
         print(f"before: {host()}", flush=True)
         bench = Bench(options, work)
@@ -324,6 +327,7 @@ def main():
         return 1 if bench.failed else 0
     finally:
         shutil.rmtree(work)
+        shutil.rmtree(names)
 
 
 if __name__ == "__main__":
