@@ -76,7 +76,8 @@ void Vcpu::unpark() { set_goal(kRun); }
 void Vcpu::set_goal(Goal goal) {
   uint32_t before = command_.load();
   do {
-    if ((before & kGoalMask) == kEnd) return;
+    const uint32_t now = before & kGoalMask;
+    if (now == kEnd || now == goal) return;
   } while (!command_.compare_exchange_weak(
       before, ((before & ~kGoalMask) + kNextCommand) | static_cast<uint32_t>(goal)));
   command_.notify_all();
