@@ -35,26 +35,33 @@ std::optional<std::string_view> value_of(std::string_view word, std::string_view
   return word.substr(key.size() + 1);
 }
 
+std::unexpected<base::Error> twice(std::string_view key) {
+  return base::fail(fmt::format("{} is given twice", key));
+}
+
 }  // namespace
 
 base::Result<DiskOption> parse_disk(std::string_view text) {
   std::vector<std::string> words = split_words(text);
   DiskOption disk;
   disk.path = words[0];
-  if (disk.path.empty()) return base::fail("no path: write it as PATH[,ro][,serial=NAME]");
+  if (disk.path.empty()) return base::fail("no path: write it as PATH[,ro][,raw][,serial=NAME]");
   for (size_t i = 1; i < words.size(); ++i) {
     if (words[i] == "ro") {
       disk.read_only = true;
+    } else if (words[i] == "raw") {
+      disk.raw = true;
     } else if (auto serial = value_of(words[i], "serial")) {
       bool printable = std::ranges::all_of(*serial, [](char c) { return c > ' ' && c <= '~'; });
       if (serial->empty() || serial->size() > kMaxSerial || !printable) {
         return base::fail(fmt::format("serial '{}' must be 1 to {} printable ASCII characters",
                                       *serial, kMaxSerial));
       }
+      if (!disk.serial.empty()) return twice("serial");
       disk.serial = *serial;
     } else {
       return base::fail(fmt::format(
-          "'{}' is not known: use ro or serial=NAME (a comma in the path is written twice)",
+          "'{}' is not known: use ro, raw or serial=NAME (a comma in the path is written twice)",
           words[i]));
     }
   }
@@ -76,6 +83,7 @@ base::Result<NetOption> parse_net(std::string_view text) {
   }
   for (size_t i = 1; i < words.size(); ++i) {
     if (auto mac = value_of(words[i], "mac")) {
+      if (net.mac) return twice("mac");
       TRY_ASSIGN(net.mac, virtio::parse_mac(*mac));
     } else if (auto forward = value_of(words[i], "hostfwd"); forward && user) {
       TRY_ASSIGN(virtio::HostForward parsed, virtio::parse_host_forward(*forward));
@@ -98,10 +106,12 @@ base::Result<VsockOption> parse_vsock(std::string_view text) {
   VsockOption vsock;
   for (const std::string& word : split_words(text)) {
     if (auto cid = value_of(word, "cid")) {
+      if (vsock.cid != 0) return twice("cid");
       auto number = parse_cid(*cid);
       if (!number) return std::unexpected(number.error().with("cid"));
       vsock.cid = *number;
     } else if (auto path = value_of(word, "path")) {
+      if (!vsock.path.empty()) return twice("path");
       vsock.path = *path;
     } else {
       return base::fail(fmt::format("'{}' is not known: write it as cid=N,path=SOCKET", word));

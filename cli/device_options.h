@@ -15,10 +15,11 @@
 
 namespace cli {
 
-// PATH[,ro][,serial=S]
+// PATH[,ro][,raw][,serial=S]
 struct DiskOption {
   std::string path;
   bool read_only = false;
+  bool raw = false;  // whatever its first bytes look like
   std::string
       serial;  // at most 20 bytes of printable ASCII (virtio 1.2, 5.2.6: VIRTIO_BLK_T_GET_ID)
 };
@@ -28,6 +29,7 @@ struct NetOption {
   std::string tap;                                 // empty: user mode
   std::vector<virtio::HostForward> host_forwards;  // user mode only
   std::optional<virtio::MacAddress> mac;
+  bool was_tap = false;  // of a saved machine
 };
 
 // cid=N,path=SOCKET

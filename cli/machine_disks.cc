@@ -22,12 +22,13 @@ virtio::Block::Options device_options(const DiskOption& disk, size_t index) {
   options.path = disk.path;
   options.read_only = disk.read_only;
   options.serial = disk.serial;
+  options.raw = disk.raw;
   return options;
 }
 
 Result<std::unique_ptr<virtio::FileDisk>> open_image(const DiskOption& disk, bool read_only) {
   TRY_ASSIGN(virtio::BlockFile file,
-             virtio::BlockFile::open({.path = disk.path, .read_only = read_only}));
+             virtio::BlockFile::open({.path = disk.path, .read_only = read_only, .raw = disk.raw}));
   return virtio::FileDisk::create(std::move(file));
 }
 

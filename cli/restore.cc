@@ -61,6 +61,14 @@ Result<RunOptions> merge(const RunOptions& saved, const RestoreOptions& asked) {
     options.nets[i] = asked.host.nets[i];
     options.nets[i].mac = mac;
   }
+  for (size_t i = 0; i < options.nets.size(); ++i) {
+    if (!saved.nets[i].was_tap || !options.nets[i].tap.empty()) continue;
+    // What a tap offers to a driver, user mode may not have.
+    base::log_warning(
+        "network {} of the snapshot's machine was a tap: where its driver asks for what user mode "
+        "does not offer, the restore fails, and needs --net tap=NAME",
+        i);
+  }
   options.vsock = saved.vsock;
   if (options.vsock && asked.vsock_path.empty()) {
     return fail(

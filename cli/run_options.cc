@@ -101,7 +101,7 @@ void add_run_options(CLI::App& app, RunOptions& options) {
   add_parsed(app, "--memory", options.memory_bytes, parse_memory, "RAM, default 256M", "SIZE");
   add_parsed(app, "--cpus", options.cpus, parse_cpus, "vCPUs, 1 to 64, default 1", "N");
   add_parsed_list(app, "--disk", options.disks, parse_disk,
-                  "raw image or block device: PATH[,ro][,serial=NAME] (repeatable)", "DISK");
+                  "raw image or block device: PATH[,ro][,raw][,serial=NAME] (repeatable)", "DISK");
   add_parsed_list(app, "--net", options.nets, parse_net,
                   "user[,hostfwd=tcp:[ADDR]:HOSTPORT-GUESTPORT]…[,mac=MAC] or tap=NAME[,mac=MAC] "
                   "(repeatable)",

@@ -136,6 +136,7 @@ Result<RunOptions> parse_saved_config(std::string_view text) {
     Fields net(entry);
     NetOption option;
     TRY_ASSIGN(option.mac, virtio::parse_mac(net.text("mac")));
+    option.was_tap = net.text("kind") == "tap";
     options.nets.push_back(std::move(option));
     TRY(net.finish());
   }

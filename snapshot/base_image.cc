@@ -22,8 +22,10 @@ Result<const Disk*> find_disk(const Manifest& manifest, uint32_t number) {
 namespace {
 
 Result<virtio::BlockFile> open_image(const std::string& path, bool read_only) {
-  return virtio::BlockFile::open(
-      {.path = path, .read_only = read_only, .access = virtio::BlockFile::Access::kBuffered});
+  return virtio::BlockFile::open({.path = path,
+                                  .read_only = read_only,
+                                  .access = virtio::BlockFile::Access::kBuffered,
+                                  .raw = true});
 }
 
 }  // namespace

@@ -34,6 +34,15 @@ struct ExportOptions {
 base::Result<void> check(const ExportOptions& options) {
   if (options.memory.empty() && options.core.empty() && options.disks.empty())
     return base::fail("nothing to export: say --memory F, --core F or --disk N=F");
+  std::vector<std::string> files;
+  for (const std::string& file : {options.memory, options.core}) {
+    if (!file.empty()) files.push_back(file);
+  }
+  for (const DiskArgument& disk : options.disks) files.push_back(disk.path);
+  for (const std::string& file : files) {
+    if (std::ranges::count(files, file) > 1)
+      return base::fail(fmt::format("two things are to be exported to {}: name two files", file));
+  }
   for (const DiskArgument& base : options.bases) {
     if (std::ranges::count(options.bases, base.disk, &DiskArgument::disk) > 1)
       return base::fail(fmt::format("--disk-base {}: named twice", base.disk));

@@ -58,7 +58,8 @@ constexpr uint32_t kSectorsInBlock = 1 << kPhysicalBlockExponent;
 
 Result<std::unique_ptr<Block>> Block::create(Options options) {
   if (options.disk) return create(std::move(options.disk), options.id, options.serial);
-  TRY_ASSIGN(BlockFile file, BlockFile::open({options.path, options.read_only, options.access}));
+  TRY_ASSIGN(BlockFile file,
+             BlockFile::open({options.path, options.read_only, options.access, options.raw}));
   TRY_ASSIGN(auto disk, FileDisk::create(std::move(file)));
   return create(std::move(disk), options.id, options.serial);
 }

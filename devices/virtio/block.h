@@ -26,7 +26,8 @@ class Block final : public Device {
     bool read_only = false;
     std::string serial;  // the first 20 bytes are what the guest sees
     BlockFile::Access access = BlockFile::Access::kAutomatic;
-    // Where given, path, read_only and access say nothing.
+    bool raw = false;
+    // Where given, what says how to open one says nothing.
     std::unique_ptr<Disk> disk = nullptr;
   };
   // Since the device was made; may be read from any thread.

@@ -7,9 +7,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <chrono>
-#include <cstring>
+#include <string_view>
 #include <thread>
 
 namespace virtio {
@@ -52,6 +53,29 @@ Result<base::Fd> open_disk(const std::string& path, bool read_only, bool block_d
   return std::unexpected(fd.error().with("disk"));
 }
 
+// How files begin that are easily taken for raw images, and hold something else.
+struct Format {
+  std::string_view name;
+  size_t offset;
+  std::string_view magic;
+  bool compressed;
+};
+constexpr std::array kFormats{
+    Format{"qcow2", 0, "QFI\xfb", false},
+    Format{"VMDK", 0, "KDMV", false},
+    Format{"VMDK", 0, "# Disk Descriptor", false},
+    Format{"VDI", 64, "\x7f\x10\xda\xbe", false},
+    Format{"VHDX", 0, "vhdxfile", false},
+    Format{"VHD", 0, "conectix", false},
+    Format{"gzip", 0, "\x1f\x8b\x08", true},
+    Format{"xz", 0,
+           "\xfd"
+           "7zXZ",
+           true},
+    Format{"zstd", 0, "\x28\xb5\x2f\xfd", true},
+    Format{"bzip2", 0, "BZh", true},
+};
+
 }  // namespace
 
 Result<BlockFile> BlockFile::open(const Options& options) {
@@ -75,7 +99,7 @@ Result<BlockFile> BlockFile::open(const Options& options) {
       return fail(fmt::format("disk {} is read-only: add ,ro", path));
     }
   }
-  TRY(file.check_content(path, block_device));
+  TRY(file.check_content(path, block_device || options.raw));
   file.choose_access(options.access);
   if (!file.read_only_) {
     // Asked past the end, where there is nothing to give back. On a block device the kernel
@@ -125,21 +149,36 @@ Result<void> BlockFile::share() {
   return {};
 }
 
-Result<void> BlockFile::check_content(const std::string& path, bool block_device) {
+Result<void> BlockFile::check_content(const std::string& path, bool surely_raw) {
   if (size_ == 0) {
     return fail(fmt::format("disk {} is empty: truncate -s 1G {} makes it 1 GiB", path, path));
   }
+  if (!surely_raw) TRY(check_format(path));
   if (size_ % kSectorBytes != 0) {
     return fail(
         fmt::format("disk {} has {} bytes, not a multiple of {}: is it a raw image? "
                     "(truncate -s %{} {} pads it)",
                     path, size_, kSectorBytes, kSectorBytes, path));
   }
-  char magic[4] = {};
-  if (!block_device && ::pread(fd(), magic, sizeof magic, 0) == sizeof magic &&
-      std::memcmp(magic, "QFI\xfb", 4) == 0) {
-    return fail(fmt::format(
-        "disk {} is a qcow2 image, not a raw one: qemu-img convert -O raw makes one", path));
+  return {};
+}
+
+Result<void> BlockFile::check_format(const std::string& path) {
+  char start[kSectorBytes] = {};
+  ssize_t count = ::pread(fd(), start, sizeof start, 0);
+  if (count < 0) return fail_errno("read disk " + path);
+  for (const Format& format : kFormats) {
+    if (!std::string_view(start, sizeof start).substr(format.offset).starts_with(format.magic))
+      continue;
+    if (format.compressed) {
+      return fail(fmt::format(
+          "disk {} is compressed with {}: unpack it first, or add ,raw where it only begins so",
+          path, format.name));
+    }
+    return fail(
+        fmt::format("disk {} is a {} image, not a raw one: qemu-img convert -O raw makes one; or "
+                    "add ,raw where it only begins so",
+                    path, format.name));
   }
   return {};
 }

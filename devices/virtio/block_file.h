@@ -22,6 +22,7 @@ class BlockFile {
     std::string path;
     bool read_only = false;
     Access access = Access::kAutomatic;
+    bool raw = false;  // even where it begins as other formats do: a guest may have written that
   };
 
   // Opens and locks: one machine writes, or any number read. Size and type are checked.
@@ -43,7 +44,8 @@ class BlockFile {
  private:
   BlockFile() = default;
   base::Result<void> lock(const std::string& path);
-  base::Result<void> check_content(const std::string& path, bool block_device);
+  base::Result<void> check_content(const std::string& path, bool surely_raw);
+  base::Result<void> check_format(const std::string& path);
   void choose_access(Access wanted);
 
   base::Fd fd_;

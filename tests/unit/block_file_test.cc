@@ -101,8 +101,25 @@ TEST(BlockFile, RefusesWhatIsNoRawImage) {
   EXPECT_THAT(error(empty.path()), HasSubstr("is empty"));
   test::TemporaryFile odd(std::string(1000, 'x'));
   EXPECT_THAT(error(odd.path()), HasSubstr("1000 bytes, not a multiple of 512"));
-  test::TemporaryFile qcow2("QFI\xfb" + std::string(1020, '\0'));
-  EXPECT_THAT(error(qcow2.path()), HasSubstr("is a qcow2 image"));
+  auto error_of_one = [](size_t offset, const std::string& magic, size_t size = 1024) {
+    std::string content(size, '\0');
+    content.replace(offset, magic.size(), magic);
+    test::TemporaryFile file(content);
+    EXPECT_TRUE(size % kSectorBytes != 0 || BlockFile::open({.path = file.path(), .raw = true}));
+    return error(file.path());
+  };
+  EXPECT_THAT(error_of_one(0, "QFI\xfb"), HasSubstr("is a qcow2 image"));
+  EXPECT_THAT(error_of_one(0, "KDMV"), HasSubstr("is a VMDK image"));
+  EXPECT_THAT(error_of_one(64, "\x7f\x10\xda\xbe"), HasSubstr("is a VDI image"));
+  EXPECT_THAT(error_of_one(0, "vhdxfile"), HasSubstr("is a VHDX image"));
+  // Of any length.
+  EXPECT_THAT(error_of_one(0, "\x1f\x8b\x08", 700), HasSubstr("is compressed with gzip"));
+  EXPECT_THAT(error_of_one(0,
+                           "\xfd"
+                           "7zXZ",
+                           40),
+              HasSubstr("is compressed with xz"));
+  EXPECT_EQ(error_of_one(1, "QFI\xfb"), "");
 }
 
 }  // namespace

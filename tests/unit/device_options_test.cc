@@ -16,7 +16,9 @@ TEST(DiskOption, HasAPathAndFlags) {
   EXPECT_FALSE(plain.read_only);
   EXPECT_EQ(plain.serial, "");
 
-  DiskOption full = *parse_disk("/a/b.img,ro,serial=disk-1");
+  EXPECT_FALSE(plain.raw);
+  DiskOption full = *parse_disk("/a/b.img,ro,raw,serial=disk-1");
+  EXPECT_TRUE(full.raw);
   EXPECT_EQ(full.path, "/a/b.img");
   EXPECT_TRUE(full.read_only);
   EXPECT_EQ(full.serial, "disk-1");
@@ -34,6 +36,14 @@ TEST(DiskOption, RefusesWhatItDoesNotKnow) {
   EXPECT_THAT(error_of(parse_disk("a,rw")), HasSubstr("'rw' is not known"));
   EXPECT_THAT(error_of(parse_disk("a,")), HasSubstr("'' is not known"));
   EXPECT_THAT(error_of(parse_disk("a,serial")), HasSubstr("'serial' is not known"));
+}
+
+TEST(DeviceOptions, OneOfEach) {
+  EXPECT_THAT(error_of(parse_disk("a,serial=x,serial=y")), HasSubstr("serial is given twice"));
+  EXPECT_THAT(error_of(parse_net("user,mac=52:54:00:12:ab:01,mac=52:54:00:12:ab:02")),
+              HasSubstr("mac is given twice"));
+  EXPECT_THAT(error_of(parse_vsock("cid=3,path=/a,cid=4")), HasSubstr("cid is given twice"));
+  EXPECT_THAT(error_of(parse_vsock("cid=3,path=/a,path=/b")), HasSubstr("path is given twice"));
 }
 
 TEST(DiskOption, BoundsTheSerialNumber) {

@@ -34,6 +34,11 @@ TEST(SavedConfigTest, WhatTheMachineIsComesBack) {
   ASSERT_EQ(options->nets.size(), 1u);
   // The address it had, though it only followed from the name.
   EXPECT_EQ(options->nets[0].mac, mac_of(saved, 0));
+  EXPECT_FALSE(options->nets[0].was_tap);
+  saved.nets[0].tap = "tap7";
+  options = parse_saved_config(saved_config(saved));
+  EXPECT_TRUE(options->nets[0].was_tap);
+  EXPECT_EQ(options->nets[0].tap, "");
   EXPECT_TRUE(options->rng);
   EXPECT_FALSE(options->balloon);
   EXPECT_EQ(options->vsock->cid, 7u);
@@ -60,7 +65,7 @@ TEST(SavedConfigTest, EachFieldIsChecked) {
                         {"cpus", 65},
                         {"disks", 3},
                         {"disks", {{{"serial", 1}}}},
-                        {"nets", {{{"mac", "x"}}}},
+                        {"nets", {{{"kind", "tap"}, {"mac", "x"}}}},
                         {"console", "screen"},
                         {"name", "../../etc"},
                         {"rng", 1},

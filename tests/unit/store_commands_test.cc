@@ -305,6 +305,8 @@ TEST_F(StoreCommands, ExportSaysWhatIsMissing) {
   EXPECT_EQ(run({"export", store.path(), "--disk", "vda=x"}), kBadInput);
   EXPECT_EQ(run({"export", store.path(), "--memory", "m", "--disk-base", "0=x"}), kFailure);
   EXPECT_THAT(err, HasSubstr("there is no --disk 0"));
+  EXPECT_EQ(run({"export", store.path(), "--memory", "m", "--core", "m"}), kFailure);
+  EXPECT_THAT(err, HasSubstr("two things are to be exported to m"));
 }
 
 TEST_F(StoreCommands, CommitNamesTheSnapshotsThatWouldBeLost) {
