@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <linux/userfaultfd.h>
 #include <pwd.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
@@ -159,10 +160,23 @@ HostCheck check_real_time() {
   }
   check.state = State::kLimited;
   check.found = "not allowed: on a busy host a pause may take milliseconds";
-  check.advice = fmt::format(
-      "as root: echo '{} - rtprio 1' > /etc/security/limits.d/minivmm.conf, then log in again; "
-      "in a systemd unit: LimitRTPRIO=1",
-      user_name());
+  rlimit priority{}, time{};
+  ::getrlimit(RLIMIT_RTPRIO, &priority);
+  ::getrlimit(RLIMIT_RTTIME, &time);
+  if (time.rlim_cur != RLIM_INFINITY) {
+    check.advice =
+        "take the limit on real-time away: ulimit -R unlimited, in a systemd unit "
+        "LimitRTTIME=infinity";
+  } else if (::geteuid() == 0 || priority.rlim_cur >= 2) {
+    check.advice =
+        "the control group (or container) does not allow it: give its cpu.rt_runtime_us "
+        "a value, or the container CAP_SYS_NICE";
+  } else {
+    check.advice = fmt::format(
+        "echo '{} - rtprio 2' | sudo tee -a /etc/security/limits.conf, then log in again; in a "
+        "systemd unit LimitRTPRIO=2",
+        user_name());
+  }
   return check;
 }
 

@@ -6,7 +6,8 @@
 #include <array>
 #include <chrono>
 #include <functional>
-#include <optional>
+
+#include "vmm/base/urgency.h"
 
 namespace snapshot {
 
@@ -23,6 +24,7 @@ constexpr double kHotRatio = 0.7;
 constexpr uint64_t kPatientRounds = 4;
 // A pause that has to copy no more than this part of what it could is short enough.
 constexpr uint64_t kShortPause = 4;
+constexpr uint64_t kMostShortened = 2;  // rounds for the sake of a shorter pause
 constexpr uint64_t kMostRounds = 200;
 constexpr uint64_t kMiB = 1 << 20;
 
@@ -43,18 +45,6 @@ uint64_t pool_bytes(const Capture::Options& options, uint64_t ram_bytes) {
   if (wanted == 0) wanted = std::clamp(ram_bytes / 4, 32 * kMiB, most);
   return std::max(wanted, Staging::kSmallestPool * kPageBytes);
 }
-
-// For as long as the guest is held: how long is not to depend on what else the host does.
-class Urgent {
- public:
-  explicit Urgent(LiveGuest& guest) : guest_(guest) { guest_.set_urgent(true); }
-  ~Urgent() { guest_.set_urgent(false); }
-  Urgent(const Urgent&) = delete;
-  Urgent& operator=(const Urgent&) = delete;
-
- private:
-  LiveGuest& guest_;
-};
 
 }  // namespace
 
@@ -93,6 +83,8 @@ struct Capture::Run {
   uint64_t residue_limit() const;
   // How many pages the pause takes before it is given up, or what the pool has for them.
   uint64_t room_in_pause(bool at_any_price = false) const;
+  // What can be copied without a wait for the disk, whatever the pool has to write.
+  uint64_t room_in_pool() const { return outcome.staging_bytes / kPageBytes / 2; }
   Result<void> check_cancel() const {
     if (progress.cancel)
       return fail("the snapshot was cancelled; the guest and the store are as before");
@@ -193,29 +185,31 @@ uint64_t Capture::Run::residue_limit() const {
 
 uint64_t Capture::Run::room_in_pause(bool at_any_price) const {
   uint64_t limit = residue_limit();
-  uint64_t wanted = at_any_price ? guest().ram_pages() : 4 * limit;
-  return std::min(wanted, std::max<uint64_t>(outcome.staging_bytes / kPageBytes / 2, limit));
+  return std::min(at_any_price ? guest().ram_pages() : 4 * limit, std::max(room_in_pool(), limit));
 }
 
 Result<void> Capture::Run::rounds() {
   TRY(copy_absent_pages());
   uint64_t before = 0;
-  uint64_t hot = 0;
+  uint64_t hot = 0, shortened = 0;
+  bool shortening = false;
   for (;;) {
     TRY(check_cancel());
     uint64_t left = count_bits(pending);
     progress.pages_left = left;
     const uint64_t limit = residue_limit();
     bool converging = outcome.rounds == 0 || left <= kHotRatio * static_cast<double>(before);
-    if (!converging) ++hot;
+    if (!converging && !shortening) ++hot;
     // A full one begins with a round: its first pages are too many for a pause, or not in memory.
     bool small = left <= limit && (outcome.rounds > 0 || !outcome.full || left == 0);
     // The guest hardly feels so short a round, and all the less of a pause after it.
-    bool worth_a_round = converging && left > limit / kShortPause;
+    shortening =
+        small && left > limit / kShortPause && converging && hot == 0 && shortened < kMostShortened;
+    if (shortening) ++shortened;
     bool not_converging = !small && hot >= kPatientRounds;
     bool price =
         outcome.rounds >= kMostRounds || (not_converging && options.on_hot == OnHot::kStop);
-    if ((small && !worth_a_round) || price) {
+    if ((small && !shortening) || price) {
       TRY_ASSIGN(bool done, pause(price));
       if (done) return {};
     } else {
@@ -223,8 +217,9 @@ Result<void> Capture::Run::rounds() {
       TRY(copy_round());
     }
     before = left;
-    // The disk takes its time now, not between the look that decides for a pause and the pause.
-    TRY(staging->relieve(commit->file(pack), room_in_pause()));
+    // Where a pause may be next, the disk takes its time before the look that decides for it.
+    if (const uint64_t room = room_in_pause(); !throttled && left <= room)
+      TRY(staging->relieve(commit->file(pack), std::min(room, room_in_pool())));
     TRY(guest().fetch_dirty(pending));
     add_bits(capture.epoch_, pending);
   }
@@ -273,8 +268,8 @@ Result<void> Capture::Run::copy_piece(uint64_t first_word, std::span<const uint6
 // Clears and copies pages. A held guest writes nothing: what is copied now is not dirty again
 // before the slice ends.
 Result<void> Capture::Run::copy_slice(uint64_t first_word, std::span<const uint64_t> slice) {
-  std::optional<Urgent> urgent;
-  if (throttled) urgent.emplace(guest());
+  base::Urgency urgency(1);
+  if (throttled) urgency.raise_caller();
   uint64_t start = now_ns();
   if (throttled) guest().hold();
   auto copy = [&]() -> Result<void> {
@@ -322,9 +317,9 @@ Result<bool> Capture::Run::pause(bool at_any_price) {
   residue.clear();
   if (!at_any_price) residue.reserve(room + 1);
   times = {};
+  base::Urgency urgency(1);
   // Not where it may take seconds, of the disk's too.
-  std::optional<Urgent> urgent;
-  if (!at_any_price) urgent.emplace(guest());
+  if (!at_any_price) urgency.raise_caller();
   TRY(guest().begin_pause(times));
   bool taken = false;
   auto paused = [&]() -> Result<void> {
@@ -341,7 +336,9 @@ Result<bool> Capture::Run::pause(bool at_any_price) {
     outcome.residue = residue.size();
     for (uint64_t page : residue) {
       if (staging->free_pages() == 0) {
-        // Only at any price: the guest stands still for as long as the disk takes.
+        // At any price, or with a very small pool: the guest stands still for as long as the disk
+        // takes, and the host's other work is not to.
+        urgency.lower();
         TRY(staging->settle());
         TRY(staging->relieve(commit->file(pack), kPieceWords * 64));
         staging->reserve(kPieceWords * 64);
@@ -361,10 +358,8 @@ Result<bool> Capture::Run::pause(bool at_any_price) {
     guest().hold();
     left_held = true;
   }
-  uint64_t start = now_ns();
-  guest().end_pause(taken);
-  times.run = now_ns() - start;
-  urgent.reset();
+  guest().end_pause(taken, times);
+  urgency.lower();
   // What the log named in the pause is in the next epoch as well; what was in `pending` before is
   // in this one.
   add_bits(pending, last_look);

@@ -53,10 +53,6 @@ class LiveGuest {
   // began: they are zero, or in the snapshot it was restored from.
   virtual base::Result<void> fetch_resident(std::span<uint64_t> bits) const = 0;
 
-  // While `on`, the caller and the vCPUs' threads go before the host's other work, as far as the
-  // host allows it: around a hold and a pause, no longer.
-  virtual void set_urgent(bool on) = 0;
-
   // Holds the vCPUs out of the guest, without devices: for a guest that writes too fast.
   virtual void hold() = 0;
   virtual void release() = 0;
@@ -68,7 +64,7 @@ class LiveGuest {
   virtual base::Result<void> begin_pause(PauseTimes& times) = 0;
   virtual base::Result<void> peek_dirty(std::span<uint64_t> bits) = 0;
   virtual base::Result<void> save_state() = 0;
-  virtual void end_pause(bool commit_point) = 0;
+  virtual void end_pause(bool commit_point, PauseTimes& times) = 0;
 
   // After the pause: what save_state() read, as sections.
   virtual void encode_state(base::SectionWriter& sections) = 0;

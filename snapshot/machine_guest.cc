@@ -40,6 +40,7 @@ MachineGuest::MachineGuest(vmm::Machine& machine, devices::Platform& platform,
       platform_(platform),
       disks_(std::move(disks)),
       described_(std::move(described)),
+      urgency_(machine.cpus()),
       scratch_(make_page_bits(machine.memory().ram_pages())),
       state_(std::move(state)) {}
 
@@ -91,19 +92,14 @@ Result<void> MachineGuest::fetch_resident(std::span<uint64_t> bits) const {
   return {};
 }
 
-void MachineGuest::set_urgent(bool on) {
-  urgency_.reset();
-  if (!on) return;
-  std::vector<pid_t> threads;
-  for (const auto& vcpu : machine_.vcpus()) threads.push_back(vcpu->thread_id());
-  urgency_.emplace(threads);
-}
-
 Result<void> MachineGuest::begin_pause(PauseTimes& times) {
   uint64_t start = now_ns();
   // Nothing new begins on the devices' threads, so that freezing them has nothing to wait for.
   platform_.hold();
-  machine_.hold();
+  machine_.begin_hold();
+  // Not before they were told to leave the guest.
+  for (const auto& vcpu : machine_.vcpus()) urgency_.raise(vcpu->thread_id());
+  machine_.wait_held();
   uint64_t stopped = now_ns();
   platform_.freeze();
   // Only now: an interrupt that a device raised until here is in the local APIC that is read.
@@ -122,7 +118,8 @@ Result<void> MachineGuest::save_state() {
   return state_->outcome();
 }
 
-void MachineGuest::end_pause(bool commit_point) {
+void MachineGuest::end_pause(bool commit_point, PauseTimes& times) {
+  uint64_t start = now_ns();
   // Where the pause was given up before save_state(), the vCPUs may still be reading.
   machine_.wait_tasks();
   if (commit_point) {
@@ -132,6 +129,8 @@ void MachineGuest::end_pause(bool commit_point) {
   }
   platform_.thaw();
   machine_.release();
+  times.run = now_ns() - start;
+  urgency_.lower();
 }
 
 void MachineGuest::encode_state(base::SectionWriter& sections) {

@@ -6,7 +6,6 @@
 #pragma once
 
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,13 +36,12 @@ class MachineGuest final : public LiveGuest {
   base::Result<void> fetch_dirty(std::span<uint64_t> bits) override;
   base::Result<void> clear_dirty(uint64_t first_page, std::span<const uint64_t> bits) override;
   base::Result<void> fetch_resident(std::span<uint64_t> bits) const override;
-  void set_urgent(bool on) override;
   void hold() override { machine_.hold(); }
   void release() override { machine_.release(); }
   base::Result<void> begin_pause(PauseTimes& times) override;
   base::Result<void> peek_dirty(std::span<uint64_t> bits) override;
   base::Result<void> save_state() override;
-  void end_pause(bool commit_point) override;
+  void end_pause(bool commit_point, PauseTimes& times) override;
   void encode_state(base::SectionWriter& sections) override;
   base::Result<void> prepare_disks(Branch& branch) override;
   // Could a snapshot hold them?
@@ -63,8 +61,8 @@ class MachineGuest final : public LiveGuest {
   devices::Platform& platform_;
   std::vector<LayeredDisk*> disks_;
   std::vector<Disk> described_;
-  std::optional<base::Urgency> urgency_;
-  PageBits scratch_;  // what the log gives, before it is ORed to what is there
+  base::Urgency urgency_;  // of the vCPUs' threads
+  PageBits scratch_;       // what the log gives, before it is ORed to what is there
   // Written in the pause, kept from one to the next.
   std::unique_ptr<vmm::MachineState> state_;
   base::SectionWriter device_state_;

@@ -245,9 +245,19 @@ Machine::HoldTimes Machine::hold(const VcpuTask* task) {
     direct_vcpus();
     if (task != nullptr) begin_tasks(*task);
   }
-  for (auto& vcpu : vcpus_) vcpu->wait_parked();
+  wait_held();
   times.parked_ns = monotonic_ns();
   return times;
+}
+
+void Machine::begin_hold() {
+  std::lock_guard lock(mutex_);
+  ++holds_;
+  direct_vcpus();
+}
+
+void Machine::wait_held() {
+  for (auto& vcpu : vcpus_) vcpu->wait_parked();
 }
 
 void Machine::begin_tasks(const VcpuTask& task) {

@@ -94,6 +94,9 @@ class Machine {
   // and as soon as it is parked; wait_tasks() returns when all have. Nothing is allocated, no
   // thread made. No hold may be left when halt_threads() is called.
   HoldTimes hold(const VcpuTask* task = nullptr);
+  // The same in two steps: the vCPUs are told to leave the guest; all have.
+  void begin_hold();
+  void wait_held();
   // While held: every vCPU's thread runs `task`, all at the same time.
   void begin_tasks(const VcpuTask& task);
   void wait_tasks();

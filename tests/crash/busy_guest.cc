@@ -72,10 +72,10 @@ Result<void> BusyGuest::begin_pause(PauseTimes& times) {
   return {};
 }
 
-void BusyGuest::end_pause(bool commit_point) {
+void BusyGuest::end_pause(bool commit_point, PauseTimes& times) {
   if (commit_point) at_pause_ = content();
   held_ = false;
-  FakeLiveGuest::end_pause(commit_point);
+  FakeLiveGuest::end_pause(commit_point, times);
   work_on_recent(8);
 }
 

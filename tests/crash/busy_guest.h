@@ -33,7 +33,7 @@ class BusyGuest : public snapshot_test::FakeLiveGuest {
   void hold() override;
   void release() override;
   base::Result<void> begin_pause(PauseTimes& times) override;
-  void end_pause(bool commit_point) override;
+  void end_pause(bool commit_point, PauseTimes& times) override;
   void encode_state(base::SectionWriter& sections) override;
   base::Result<void> seal_disks(snapshot::Commit&) override;
   void committed(const std::shared_ptr<const snapshot::Snapshot>& snapshot) override;

@@ -2,6 +2,7 @@
 // pause, byte for byte, and so is what comes out of the store again.
 #include <sched.h>
 
+#include <atomic>
 #include <chrono>
 #include <thread>
 
@@ -68,25 +69,61 @@ TEST_F(SnapshotPayloadTest, IsUrgentInThePauseOnly) {
         .command_line = "size=8M rate=20000",
         .memory_bytes = 24 << 20,
         .cpus = 2});
-  auto policies = [&] {
-    std::vector<int> found{::sched_getscheduler(0)};
+  // Who holds goes before those he holds.
+  const std::vector<int> urgent{2, 1, 1}, ordinary{0, 0, 0};
+  auto priorities = [&] {
+    auto priority_of = [](pid_t thread) {
+      sched_param param{};
+      ::sched_getparam(thread, &param);
+      return param.sched_priority;
+    };
+    std::vector<int> found{priority_of(0)};
     for (const auto& vcpu : guest_->machine().vcpus()) {
-      found.push_back(::sched_getscheduler(vcpu->thread_id()));
+      found.push_back(priority_of(vcpu->thread_id()));
     }
-    for (int& policy : found) policy &= ~SCHED_RESET_ON_FORK;
     return found;
   };
   std::vector<int> in_pause;
-  auto outcome = capture_->take({.in_pause = [&] { in_pause = policies(); }}, progress_);
+  Capture::Options options{.in_pause = [&] { in_pause = priorities(); }};
+  auto outcome = capture_->take(options, progress_);
   ASSERT_TRUE(outcome) << outcome.error().text();
-  EXPECT_EQ(in_pause, std::vector<int>(3, SCHED_FIFO));
-  EXPECT_EQ(policies(), std::vector<int>(3, SCHED_OTHER));
-  // Also where the guest stays held.
-  outcome = capture_->take({.stop = true, .in_pause = [&] { in_pause = policies(); }}, progress_);
+  EXPECT_EQ(in_pause, urgent);
+  EXPECT_EQ(priorities(), ordinary);
+  // Also where it fails, and where the guest stays held.
+  options.in_pause = [&] { progress_.cancel = true; };
+  ASSERT_FALSE(capture_->take(options, progress_));
+  EXPECT_EQ(priorities(), ordinary);
+  progress_.cancel = false;
+  options = {.stop = true, .in_pause = [&] { in_pause = priorities(); }};
+  in_pause.clear();
+  outcome = capture_->take(options, progress_);
   ASSERT_TRUE(outcome) << outcome.error().text();
-  EXPECT_EQ(in_pause, std::vector<int>(3, SCHED_FIFO));
-  EXPECT_EQ(policies(), std::vector<int>(3, SCHED_OTHER));
+  EXPECT_EQ(in_pause, urgent);
+  EXPECT_EQ(priorities(), ordinary);
   live_->release();
+}
+
+// Where vCPUs and capture have one processor, and somebody else has what a pause needs.
+TEST_F(SnapshotPayloadTest, IsNoHindranceToOthersOfTheSameProcessor) {
+  if (auto may = base::may_be_urgent(); !may) GTEST_SKIP() << may.error().text();
+  cpu_set_t before, one;
+  ASSERT_EQ(::sched_getaffinity(0, sizeof before, &before), 0);
+  CPU_ZERO(&one);
+  for (int cpu = 0; CPU_COUNT(&one) == 0; ++cpu) {
+    if (CPU_ISSET(cpu, &before)) CPU_SET(cpu, &one);
+  }
+  ASSERT_EQ(::sched_setaffinity(0, sizeof one, &one), 0);  // threads made from here on as well
+  boot({.payload = "dirty", .command_line = "size=8M rate=0", .memory_bytes = 24 << 20, .cpus = 2});
+  std::atomic<bool> end = false;
+  std::thread other([&] {
+    while (!end) {
+      guest_->machine().paused();  // takes the lock that a hold takes
+    }
+  });
+  for (int i = 0; i < 5; ++i) expect_stored(take().id, at_pause_);
+  end = true;
+  other.join();
+  ASSERT_EQ(::sched_setaffinity(0, sizeof before, &before), 0);
 }
 
 TEST_F(SnapshotPayloadTest, AlsoAbove4GiB) {

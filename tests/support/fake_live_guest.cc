@@ -1,5 +1,7 @@
 #include "tests/support/fake_live_guest.h"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstring>
@@ -99,7 +101,7 @@ Result<void> FakeLiveGuest::start_log() {
 
 Result<void> FakeLiveGuest::fetch_dirty(std::span<uint64_t> bits) {
   if (before_fetch_dirty) before_fetch_dirty();
-  urgent_elsewhere |= urgent_;
+  urgent_elsewhere |= is_urgent();
   std::lock_guard log(log_);
   snapshot::add_bits(bits, dirty_);
   snapshot::add_bits(bits, host_);
@@ -123,10 +125,14 @@ Result<void> FakeLiveGuest::fetch_resident(std::span<uint64_t> bits) const {
   return {};
 }
 
+bool FakeLiveGuest::is_urgent() {
+  return (::sched_getscheduler(0) & ~SCHED_RESET_ON_FORK) == SCHED_FIFO;
+}
+
 void FakeLiveGuest::hold() {
   guest_.lock();
   ++holds;
-  if (urgent_) ++urgent_holds;
+  if (is_urgent()) ++urgent_holds;
   held_ = true;
   in_hold_ = 0;
 }
@@ -140,7 +146,7 @@ void FakeLiveGuest::release() {
 Result<void> FakeLiveGuest::begin_pause(PauseTimes&) {
   guest_.lock();
   ++pauses;
-  if (urgent_) ++urgent_pauses;
+  if (is_urgent()) ++urgent_pauses;
   return {};
 }
 
@@ -157,7 +163,7 @@ Result<void> FakeLiveGuest::save_state() {
   return {};
 }
 
-void FakeLiveGuest::end_pause(bool commit_point) {
+void FakeLiveGuest::end_pause(bool commit_point, PauseTimes&) {
   if (commit_point) at_pause = memory_;
   guest_.unlock();
 }

@@ -55,19 +55,18 @@ class FakeLiveGuest : public snapshot::LiveGuest {
   base::Result<void> fetch_dirty(std::span<uint64_t> bits) override;
   base::Result<void> clear_dirty(uint64_t first_page, std::span<const uint64_t> bits) override;
   base::Result<void> fetch_resident(std::span<uint64_t> bits) const override;
-  void set_urgent(bool on) override { urgent_ = on; }
   void hold() override;
   void release() override;
   base::Result<void> begin_pause(PauseTimes& times) override;
   base::Result<void> peek_dirty(std::span<uint64_t> bits) override;
   base::Result<void> save_state() override;
-  void end_pause(bool commit_point) override;
+  void end_pause(bool commit_point, PauseTimes& times) override;
   void encode_state(base::SectionWriter& sections) override;
   base::Result<void> prepare_disks(snapshot::Branch&) override { return {}; }
   base::Result<void> seal_disks(snapshot::Commit&) override { return {}; }
   void committed(const std::shared_ptr<const snapshot::Snapshot>&) override {
     ++commits;
-    urgent_elsewhere |= urgent_;
+    urgent_elsewhere |= is_urgent();
   }
   void failed(const base::Error&) override { ++failures; }
   snapshot::SnapshotNotes notes() const override;
@@ -76,13 +75,14 @@ class FakeLiveGuest : public snapshot::LiveGuest {
   // Memory at the instant of the last pause that was a commit point.
   std::vector<std::byte> at_pause;
   unsigned pauses = 0, holds = 0, commits = 0, failures = 0;
-  // Of the pauses and holds; and whether it was urgent when it was neither.
+  // Of the pauses and holds, those in which the capturing thread was; and whether it was elsewhere.
   unsigned urgent_pauses = 0, urgent_holds = 0;
   bool urgent_elsewhere = false;
   // Taken from the log in one hold, at most.
   uint64_t most_in_hold = 0;
 
  private:
+  static bool is_urgent();
   void write_locked(uint64_t page, uint64_t word, uint64_t value);
   const uint64_t pages_;
   std::vector<std::byte> memory_;
@@ -92,7 +92,6 @@ class FakeLiveGuest : public snapshot::LiveGuest {
   snapshot::PageBits dirty_, host_;
   snapshot::PageBits absent_;
   bool held_ = false;
-  bool urgent_ = false;
   uint64_t in_hold_ = 0;
   uint64_t writes_ = 0;
   uint64_t writes_at_pause_ = 0;

@@ -78,25 +78,37 @@ class UrgencyTest : public testing::Test {
   }
 };
 
-TEST_F(UrgencyTest, IsOfTheCallerAndItsThreadsAndNoLonger) {
+TEST_F(UrgencyTest, IsOfWhoIsRaisedAndNoLonger) {
   Waiting first, second(SCHED_BATCH), other;
-  ASSERT_EQ(policy_of(kThisThread), SCHED_OTHER);
+  ASSERT_EQ(::sched_getscheduler(kThisThread), SCHED_OTHER);
   {
-    Urgency urgency({first.id(), 0, second.id()});
+    Urgency urgency(3);
+    urgency.raise_caller();
+    for (pid_t thread : {first.id(), second.id()}) urgency.raise(thread);
     for (pid_t thread : {kThisThread, first.id(), second.id()}) {
       EXPECT_EQ(policy_of(thread), SCHED_FIFO);
     }
     EXPECT_EQ(policy_of(other.id()), SCHED_OTHER);
+    EXPECT_GT(priority_of(kThisThread), priority_of(first.id()));
+    EXPECT_EQ(priority_of(first.id()), priority_of(second.id()));
+    urgency.lower();
+    EXPECT_EQ(policy_of(first.id()), SCHED_OTHER);
+    urgency.raise_caller();
+    urgency.raise(first.id());
+    EXPECT_EQ(policy_of(first.id()), SCHED_FIFO);
   }
-  EXPECT_EQ(policy_of(kThisThread), SCHED_OTHER);
-  EXPECT_EQ(policy_of(first.id()), SCHED_OTHER);
-  EXPECT_EQ(policy_of(second.id()), SCHED_BATCH);
+  // With no mark left, where that is allowed.
+  EXPECT_EQ(::sched_getscheduler(kThisThread), SCHED_OTHER);
+  EXPECT_EQ(::sched_getscheduler(first.id()), SCHED_OTHER);
+  EXPECT_EQ(::sched_getscheduler(second.id()), SCHED_BATCH);
 }
 
 TEST_F(UrgencyTest, WhoIsRealTimeAlreadyStaysAsHeIs) {
   Waiting round_robin(SCHED_RR, 3);
   {
-    Urgency urgency({round_robin.id()});
+    Urgency urgency(2);
+    urgency.raise_caller();
+    urgency.raise(round_robin.id());
     EXPECT_EQ(policy_of(round_robin.id()), SCHED_RR);
     EXPECT_EQ(priority_of(round_robin.id()), 3);
   }
@@ -105,21 +117,31 @@ TEST_F(UrgencyTest, WhoIsRealTimeAlreadyStaysAsHeIs) {
 }
 
 TEST_F(UrgencyTest, ThreadsMadeMeanwhileAreOrdinary) {
-  Urgency urgency({});
+  Urgency urgency(1);
+  urgency.raise_caller();
   int policy = -1;
   std::thread([&] { policy = policy_of(kThisThread); }).join();
   EXPECT_EQ(policy, SCHED_OTHER);
 }
 
-TEST_F(UrgencyTest, AThreadThatHasEndedIsPassedOver) {
+TEST_F(UrgencyTest, AThreadThatIsNotThereIsPassedOver) {
   pid_t ended = 0;
   {
     Waiting thread;
     ended = thread.id();
   }
+  Urgency urgency(3);
+  urgency.raise_caller();
+  for (pid_t thread : {pid_t{0}, ended}) urgency.raise(thread);
+  EXPECT_EQ(priority_of(kThisThread), 2);
+}
+
+// Who is held must not go before who holds him.
+TEST_F(UrgencyTest, NobodyIsRaisedByAnOrdinaryThread) {
   Waiting other;
-  Urgency urgency({ended, other.id()});
-  EXPECT_EQ(policy_of(other.id()), SCHED_FIFO);
+  Urgency urgency(1);
+  urgency.raise(other.id());
+  EXPECT_EQ(policy_of(other.id()), SCHED_OTHER);
 }
 
 TEST_F(UrgencyTest, WithoutPermissionNothingChanges) {
@@ -127,22 +149,38 @@ TEST_F(UrgencyTest, WithoutPermissionNothingChanges) {
     auto may = may_be_urgent();
     ASSERT_FALSE(may);
     EXPECT_EQ(may.error().os_error(), EPERM);
-    Urgency urgency({});
+    Urgency urgency(1);
+    urgency.raise_caller();
     EXPECT_EQ(policy_of(kThisThread), SCHED_OTHER);
   });
 }
 
+// The kernel would end the process for many moments that it takes for one.
+TEST_F(UrgencyTest, WhereRealTimeIsLimitedNothingChanges) {
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_RTTIME, &before), 0);
+  const rlimit limit{.rlim_cur = 1'000'000, .rlim_max = before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_RTTIME, &limit), 0);
+  auto may = may_be_urgent();
+  EXPECT_FALSE(may);
+  Urgency urgency(1);
+  urgency.raise_caller();
+  EXPECT_EQ(policy_of(kThisThread), SCHED_OTHER);
+  ASSERT_EQ(::setrlimit(RLIMIT_RTTIME, &before), 0);
+}
+
 // Again and again: who may make a thread urgent may not take every mark of it away.
-TEST_F(UrgencyTest, ALimitOfOneIsPermissionEnough) {
-  run_without_permission(1, [] {
+TEST_F(UrgencyTest, ALimitOfTwoIsPermissionEnough) {
+  run_without_permission(2, [] {
     Waiting other;
     for (int i = 0; i < 3; ++i) {
       EXPECT_TRUE(may_be_urgent());
-      {
-        Urgency urgency({other.id()});
-        EXPECT_EQ(policy_of(kThisThread), SCHED_FIFO);
-        EXPECT_EQ(policy_of(other.id()), SCHED_FIFO);
-      }
+      Urgency urgency(2);
+      urgency.raise_caller();
+      urgency.raise(other.id());
+      EXPECT_EQ(policy_of(kThisThread), SCHED_FIFO);
+      EXPECT_EQ(policy_of(other.id()), SCHED_FIFO);
+      urgency.lower();
       EXPECT_EQ(policy_of(kThisThread), SCHED_OTHER);
       EXPECT_EQ(policy_of(other.id()), SCHED_OTHER);
     }

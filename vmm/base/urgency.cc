@@ -1,6 +1,7 @@
 #include "vmm/base/urgency.h"
 
 #include <sched.h>
+#include <sys/resource.h>
 
 #include <cerrno>
 #include <ranges>
@@ -9,49 +10,67 @@ namespace base {
 namespace {
 
 constexpr pid_t kCaller = 0;
+constexpr int kHeld = 1, kHolder = 2;  // priorities of SCHED_FIFO
+constexpr int kOrdinary = 0;
 
-// Threads made meanwhile, io_uring's among them, are not urgent. The flag stays: who may make a
-// thread urgent need not be allowed to take it away.
-int set_policy(pid_t thread, int policy) {
-  const sched_param param{.sched_priority = policy == SCHED_FIFO ? 1 : 0};
-  return ::sched_setscheduler(thread, policy | SCHED_RESET_ON_FORK, &param) == 0 ? 0 : errno;
+int set_policy(pid_t thread, int policy, int priority) {
+  const sched_param param{.sched_priority = priority};
+  return ::sched_setscheduler(thread, policy, &param) == 0 ? 0 : errno;
 }
 
-int policy_of(pid_t thread) {
-  int policy = ::sched_getscheduler(thread);
-  return policy < 0 ? policy : policy & ~SCHED_RESET_ON_FORK;
+// Threads it makes meanwhile, io_uring's among them, are ordinary ones.
+int make_urgent(pid_t thread, int priority) {
+  return set_policy(thread, SCHED_FIFO | SCHED_RESET_ON_FORK, priority);
 }
 
-bool is_ordinary(int policy) {
-  return policy == SCHED_OTHER || policy == SCHED_BATCH || policy == SCHED_IDLE;
+void make_ordinary(pid_t thread, int policy) {
+  // Who may make a thread urgent need not be allowed to take that flag away again.
+  if (set_policy(thread, policy, kOrdinary) == EPERM)
+    set_policy(thread, policy | SCHED_RESET_ON_FORK, kOrdinary);
+}
+
+bool is_real_time(int policy) {
+  policy &= ~SCHED_RESET_ON_FORK;
+  return policy == SCHED_FIFO || policy == SCHED_RR || policy == SCHED_DEADLINE;
+}
+
+// The kernel adds up a thread's real-time moments until it sleeps in one of them, and ends the
+// process at the limit (setrlimit(2)): many short ones would get there.
+bool is_limited() {
+  rlimit limit{};
+  return ::getrlimit(RLIMIT_RTTIME, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
 }
 
 }  // namespace
 
-Urgency::Urgency(const std::vector<pid_t>& threads) {
-  before_.reserve(threads.size() + 1);
-  auto raise = [this](pid_t thread) {
-    int policy = policy_of(thread);
-    if (is_ordinary(policy) && set_policy(thread, SCHED_FIFO) == 0)
-      before_.emplace_back(thread, policy);
-  };
-  raise(kCaller);
-  for (pid_t thread : threads) {
-    if (thread != 0) raise(thread);
-  }
+void Urgency::raise_caller() { raise(kCaller, kHolder); }
+
+void Urgency::raise(pid_t thread) {
+  sched_param caller{};
+  if (thread == 0 || ::sched_getparam(kCaller, &caller) < 0 || caller.sched_priority <= kHeld)
+    return;
+  raise(thread, kHeld);
 }
 
-Urgency::~Urgency() {
-  // The caller last: who waits for its processor would keep it from the others.
-  for (auto [thread, policy] : before_ | std::views::reverse) set_policy(thread, policy);
+void Urgency::raise(pid_t thread, int priority) {
+  if (is_limited()) return;
+  int policy = ::sched_getscheduler(thread);
+  if (policy >= 0 && !is_real_time(policy) && make_urgent(thread, priority) == 0)
+    before_.emplace_back(thread, policy);
+}
+
+void Urgency::lower() {
+  for (auto [thread, policy] : before_ | std::views::reverse) make_ordinary(thread, policy);
+  before_.clear();
 }
 
 Result<void> may_be_urgent() {
-  int policy = policy_of(kCaller);
-  if (!is_ordinary(policy)) return {};
-  int error = set_policy(kCaller, SCHED_FIFO);
+  if (is_limited()) return fail("RLIMIT_RTTIME limits real-time threads");
+  int policy = ::sched_getscheduler(kCaller);
+  if (is_real_time(policy)) return {};
+  int error = make_urgent(kCaller, kHolder);
   if (error != 0) return fail("real-time scheduling", error);
-  set_policy(kCaller, policy);
+  make_ordinary(kCaller, policy);
   return {};
 }
 
