@@ -53,7 +53,8 @@ void add_pause_options(CLI::App& app, std::chrono::nanoseconds& max_pause,
   add_parsed(app, "--max-pause", max_pause, parse_duration,
              "how long the guest may be stopped for a snapshot, default 300us", "TIME");
   add_parsed(app, "--on-hot", on_hot, parse_on_hot,
-             "a guest that writes faster than is copied: throttle it (default) or stop it",
+             "a guest that writes faster than is copied: throttle it (default; where that does not "
+             "help for 10 s, stop it) or stop it",
              "{throttle,stop}");
 }
 

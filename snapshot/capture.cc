@@ -25,6 +25,7 @@ constexpr uint64_t kPatientRounds = 4;
 // A pause that has to copy no more than this part of what it could is short enough.
 constexpr uint64_t kShortPause = 4;
 constexpr uint64_t kMostShortened = 2;  // rounds for the sake of a shorter pause
+constexpr double kProgress = 0.9;       // what is more of the least so far is as much
 constexpr uint64_t kMostRounds = 200;
 constexpr uint64_t kMiB = 1 << 20;
 
@@ -193,6 +194,7 @@ Result<void> Capture::Run::rounds() {
   uint64_t before = 0;
   uint64_t hot = 0, shortened = 0;
   bool shortening = false;
+  uint64_t least = UINT64_MAX, least_round = 0, least_at = 0;  // left by a round; which, and when
   for (;;) {
     TRY(check_cancel());
     uint64_t left = count_bits(pending);
@@ -207,8 +209,15 @@ Result<void> Capture::Run::rounds() {
         small && left > limit / kShortPause && converging && hot == 0 && shortened < kMostShortened;
     if (shortening) ++shortened;
     bool not_converging = !small && hot >= kPatientRounds;
-    bool price =
-        outcome.rounds >= kMostRounds || (not_converging && options.on_hot == OnHot::kStop);
+    if (!throttled || left < kProgress * static_cast<double>(least)) {
+      least = left;
+      least_round = outcome.rounds;
+      least_at = now_ns();
+    }
+    bool in_vain =
+        outcome.rounds - least_round >= kPatientRounds && now_ns() - least_at > options.patience_ns;
+    bool price = outcome.rounds >= kMostRounds ||
+                 (not_converging && (in_vain || options.on_hot == OnHot::kStop));
     if ((small && !shortening) || price) {
       TRY_ASSIGN(bool done, pause(price));
       if (done) return {};

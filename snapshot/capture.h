@@ -34,6 +34,9 @@ class Capture {
     bool full = false;
     uint64_t max_pause_ns = 300'000;
     OnHot on_hot = OnHot::kThrottle;
+    // A throttled guest whose rounds leave no less for so long writes faster than the disk does,
+    // however short the time it is given: it is stopped for what is left.
+    uint64_t patience_ns = 10'000'000'000;
     uint64_t staging_bytes = 0;  // 0: a quarter of the RAM, 32 to 64 MiB, to 2 GiB with kStop
     // The guest does not run again after the pause, unless the snapshot fails: it is left held.
     bool stop = false;

@@ -146,6 +146,17 @@ TEST_F(CaptureTest, AHotGuestIsHeldUntilItConverges) {
   expect_equal(outcome.id, guest_.at_pause);
 }
 
+// Where throttling does not help, the disk being too slow for it.
+TEST_F(CaptureTest, AHotGuestIsNotHeldForEver) {
+  take();
+  heat(false);
+  auto outcome = take({.max_pause_ns = 1, .patience_ns = 50'000'000, .staging_bytes = kSmallPool});
+  EXPECT_GT(outcome.slices, 0u);
+  EXPECT_LT(outcome.rounds, 200u);
+  EXPECT_EQ(outcome.residue, kPages);
+  expect_equal(outcome.id, guest_.at_pause);
+}
+
 // What is copied while the guest is held once follows from the pause budget and from what a copy
 // costs, within the limits of a piece of the log.
 TEST_F(CaptureTest, AHotGuestIsHeldForNoMoreThanFitsIntoThePause) {
