@@ -7,6 +7,7 @@
 #include <chrono>
 #include <functional>
 
+#include "snapshot/convergence.h"
 #include "vmm/base/urgency.h"
 
 namespace snapshot {
@@ -19,14 +20,6 @@ namespace {
 constexpr uint64_t kPieceWords = 8;  // 512 pages: clearing more at once stalls a writing guest
 constexpr uint64_t kSmallestResidue = 16;
 constexpr uint64_t kLargestResidue = 4096;
-// A round that leaves more than this part of what it had to copy does not converge.
-constexpr double kHotRatio = 0.7;
-constexpr uint64_t kPatientRounds = 4;
-// A pause that has to copy no more than this part of what it could is short enough.
-constexpr uint64_t kShortPause = 4;
-constexpr uint64_t kMostShortened = 2;  // rounds for the sake of a shorter pause
-constexpr double kProgress = 0.9;       // what is more of the least so far is as much
-constexpr uint64_t kMostRounds = 200;
 constexpr uint64_t kMiB = 1 << 20;
 
 uint64_t now_ns() {
@@ -191,41 +184,21 @@ uint64_t Capture::Run::room_in_pause(bool at_any_price) const {
 
 Result<void> Capture::Run::rounds() {
   TRY(copy_absent_pages());
-  uint64_t before = 0;
-  uint64_t hot = 0, shortened = 0;
-  bool shortening = false;
-  uint64_t least = UINT64_MAX, least_round = 0, least_at = 0;  // left by a round; which, and when
+  Convergence convergence({.full = outcome.full,
+                           .stop_hot = options.on_hot == OnHot::kStop,
+                           .patience_ns = options.patience_ns});
   for (;;) {
     TRY(check_cancel());
     uint64_t left = count_bits(pending);
     progress.pages_left = left;
-    const uint64_t limit = residue_limit();
-    bool converging = outcome.rounds == 0 || left <= kHotRatio * static_cast<double>(before);
-    if (!converging && !shortening) ++hot;
-    // A full one begins with a round: its first pages are too many for a pause, or not in memory.
-    bool small = left <= limit && (outcome.rounds > 0 || !outcome.full || left == 0);
-    // The guest hardly feels so short a round, and all the less of a pause after it.
-    shortening =
-        small && left > limit / kShortPause && converging && hot == 0 && shortened < kMostShortened;
-    if (shortening) ++shortened;
-    bool not_converging = !small && hot >= kPatientRounds;
-    if (!throttled || left < kProgress * static_cast<double>(least)) {
-      least = left;
-      least_round = outcome.rounds;
-      least_at = now_ns();
-    }
-    bool in_vain =
-        outcome.rounds - least_round >= kPatientRounds && now_ns() - least_at > options.patience_ns;
-    bool price = outcome.rounds >= kMostRounds ||
-                 (not_converging && (in_vain || options.on_hot == OnHot::kStop));
-    if ((small && !shortening) || price) {
-      TRY_ASSIGN(bool done, pause(price));
+    auto next = convergence.next(left, residue_limit(), now_ns());
+    if (next == Convergence::Next::kPause || next == Convergence::Next::kPauseAtAnyPrice) {
+      TRY_ASSIGN(bool done, pause(next == Convergence::Next::kPauseAtAnyPrice));
       if (done) return {};
     } else {
-      if (not_converging) throttled = true;
+      throttled = next == Convergence::Next::kThrottledRound;
       TRY(copy_round());
     }
-    before = left;
     // Where a pause may be next, the disk takes its time before the look that decides for it.
     if (const uint64_t room = room_in_pause(); !throttled && left <= room)
       TRY(staging->relieve(commit->file(pack), std::min(room, room_in_pool())));
