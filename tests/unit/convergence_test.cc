@@ -16,6 +16,7 @@ constexpr uint64_t kSecond = 1'000'000'000;
 std::vector<Next> after(Convergence::Rules rules, const std::vector<uint64_t>& looks) {
   Convergence convergence(rules);
   std::vector<Next> all;
+  all.reserve(looks.size());
   for (uint64_t left : looks) all.push_back(convergence.next(left, kLimit, all.size() * kSecond));
   return all;
 }
