@@ -21,23 +21,24 @@ Result<const Disk*> find_disk(const Manifest& manifest, uint32_t number) {
 
 namespace {
 
-Result<virtio::BlockFile> open_image(const std::string& path, bool read_only) {
+Result<virtio::BlockFile> open_image(const std::string& path, bool read_only, bool raw) {
   return virtio::BlockFile::open({.path = path,
                                   .read_only = read_only,
                                   .access = virtio::BlockFile::Access::kBuffered,
-                                  .raw = true});
+                                  .raw = raw});
 }
 
 }  // namespace
 
 Result<BaseImage> BaseImage::open(const Disk& disk, const std::string& path, bool read_only) {
   TRY_ASSIGN(auto recorded, decode_base(std::as_bytes(std::span(disk.base))));
-  TRY_ASSIGN(auto file, open_image(path, read_only));
+  // Whatever it begins with: it is the recorded one, or refused.
+  TRY_ASSIGN(auto file, open_image(path, read_only, true));
   return BaseImage(recorded, std::move(file), path);
 }
 
 Result<BaseImage> BaseImage::open_unknown(const std::string& path) {
-  TRY_ASSIGN(auto file, open_image(path, true));
+  TRY_ASSIGN(auto file, open_image(path, true, false));
   return BaseImage({}, std::move(file), path);
 }
 

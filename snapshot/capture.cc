@@ -319,8 +319,7 @@ Result<bool> Capture::Run::pause(bool at_any_price) {
     for (uint64_t page : residue) {
       if (staging->free_pages() == 0) {
         // At any price, or with a very small pool: the guest stands still for as long as the disk
-        // takes, and the host's other work is not to.
-        urgency.lower();
+        // takes. Who is urgent stays so: he may not let go of urgent ones as an ordinary thread.
         TRY(staging->settle());
         TRY(staging->relieve(commit->file(pack), kPieceWords * 64));
         staging->reserve(kPieceWords * 64);

@@ -236,24 +236,16 @@ bool Machine::paused() const {
   return !wanted_ || stop_reason_;
 }
 
-Machine::HoldTimes Machine::hold(const VcpuTask* task) {
-  HoldTimes times;
-  {
-    std::lock_guard lock(mutex_);
-    ++holds_;
-    times.kick_ns = monotonic_ns();
-    direct_vcpus();
-    if (task != nullptr) begin_tasks(*task);
-  }
+void Machine::hold(const VcpuTask* task) {
+  begin_hold(task);
   wait_held();
-  times.parked_ns = monotonic_ns();
-  return times;
 }
 
-void Machine::begin_hold() {
+void Machine::begin_hold(const VcpuTask* task) {
   std::lock_guard lock(mutex_);
   ++holds_;
   direct_vcpus();
+  if (task != nullptr) begin_tasks(*task);
 }
 
 void Machine::wait_held() {

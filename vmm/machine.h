@@ -84,18 +84,13 @@ class Machine {
   // The user's pause, or stopped; not a hold.
   bool paused() const;
 
-  // CLOCK_MONOTONIC, in ns.
-  struct HoldTimes {
-    int64_t kick_ns = 0;    // the vCPUs are asked to leave the guest
-    int64_t parked_ns = 0;  // all have
-  };
   // Stops every vCPU whatever the user wants, until as many release()s; returns when all are
   // parked, each with the exit in hand completed. A vCPU runs `task`, where there is one, itself
   // and as soon as it is parked; wait_tasks() returns when all have. Nothing is allocated, no
   // thread made. No hold may be left when halt_threads() is called.
-  HoldTimes hold(const VcpuTask* task = nullptr);
+  void hold(const VcpuTask* task = nullptr);
   // The same in two steps: the vCPUs are told to leave the guest; all have.
-  void begin_hold();
+  void begin_hold(const VcpuTask* task = nullptr);
   void wait_held();
   // While held: every vCPU's thread runs `task`, all at the same time.
   void begin_tasks(const VcpuTask& task);

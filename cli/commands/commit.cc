@@ -100,10 +100,9 @@ base::Result<int> commit(const CommitOptions& options) {
   TRY_ASSIGN(std::vector<Id> heads, dependent_heads(open, disk->base));
   if (!heads.empty() && !options.force) {
     return base::fail(fmt::format(
-        "machines have written to their disks after their last snapshots, which would be lost "
-        "where "
-        "{} is below; branches:{}; keep it (minivmm export --head), forget it (minivmm prune "
-        "--head), or say --force",
+        "machines have written to disks on {} after their last snapshots, and that would be lost; "
+        "branches:{}; keep it (minivmm export --head), forget it (minivmm prune --head), or say "
+        "--force",
         options.base, names_of(heads)));
   }
   auto report = [&] {

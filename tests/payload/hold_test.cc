@@ -125,8 +125,7 @@ TEST_F(HoldTest, AThousandPausesLoseNoAccess) {
     ASSERT_TRUE(vcpu.control(KVM_GET_REGS, &regs[index], "KVM_GET_REGS"));
   };
   for (int i = 0; i < 1000; ++i) {
-    Machine::HoldTimes times = machine_->hold(i % 2 == 0 ? &read : nullptr);
-    EXPECT_GE(times.parked_ns, times.kick_ns);
+    machine_->hold(i % 2 == 0 ? &read : nullptr);
     if (i % 2 == 1) machine_->begin_tasks(read);
     machine_->wait_tasks();
     for (uint32_t cpu = 0; cpu < 2; ++cpu) {
