@@ -63,4 +63,4 @@ await 'jitter: end' 2
 printf 'longest gaps in %s s without snapshots: %s us\n' "$seconds" "$(longest 1)"
 printf 'longest gaps in %s s with %2s snapshots: %s us\n' "$seconds" "$taken" "$(longest 2)"
 printf 'pauses of the snapshots: %s us\n' "$(jq '.pause_ns / 1000 | round' "$work/snapshots" | sort -n | paste -sd ' ')"
-echo "Longer gaps than pauses, and those without snapshots, are the host's own doing: other programs, interrupts."
+echo "A gap without a snapshot is the host's own doing: other programs, interrupts."
