@@ -227,8 +227,9 @@ int main(int argc, char** argv) {
   if (numbers["--stop"] != 0) config.options.on_hot = snapshot::Capture::OnHot::kStop;
   config.keep = static_cast<uint32_t>(numbers["--keep"]);
   auto service =
-      snapshot::SnapshotService::start(std::move(config), std::move(*live), nullptr, nullptr);
+      snapshot::SnapshotService::create(std::move(config), std::move(*live), nullptr, nullptr);
   if (!service) fail(service.error().text());
+  if (auto begun = (*service)->begin(); !begun) fail(begun.error().text());
   (*guest)->machine().run();
   Jitter jitter(**guest);
   auto take = [&](bool full) {

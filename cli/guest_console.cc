@@ -52,8 +52,13 @@ Result<void> GuestConsole::connect(devices::Platform& platform) {
   if (kind_ != ConsoleKind::kSerial) return {};
   serial_ = &platform.serial();
   serial_->set_input_listener(on_room_);
-  TRY_ASSIGN(output_, devices::SerialOutput::start(*serial_, STDOUT_FILENO));
+  TRY_ASSIGN(output_, devices::SerialOutput::create(*serial_, STDOUT_FILENO));
   return {};
+}
+
+Result<void> GuestConsole::begin_output() {
+  if (!output_) return {};
+  return output_->begin();
 }
 
 size_t GuestConsole::push(std::span<const uint8_t> bytes) {

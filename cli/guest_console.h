@@ -26,8 +26,9 @@ class GuestConsole {
 
   // The virtio console's ends, once; none for another kind.
   std::optional<devices::PlatformConfig::Console> take_descriptors();
-  // `platform` outlives this object.
+  // `platform` outlives this object. Output of a serial port waits there until begin_output().
   base::Result<void> connect(devices::Platform& platform);
+  base::Result<void> begin_output();
 
   bool takes_input() const { return kind_ != ConsoleKind::kNone; }
   // Gives the guest as many bytes as there is room for and returns how many.

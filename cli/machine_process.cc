@@ -87,7 +87,10 @@ Result<void> make_platform(MachineProcess& process, const RunOptions& options, M
 
 void let_guest_run(MachineProcess& process) {
   process.machine->run();
-  if (process.disk_full.told()) process.machine->pause();
+  if (process.disk_full.told()) return process.machine->pause();
+  // Some hosts keep a process's threads on few processors: a vCPU that was woken on this one goes
+  // first, not after all that is left to do here.
+  std::this_thread::yield();
 }
 
 Result<void> start_snapshots(MachineProcess& process, const RunOptions& options) {
@@ -111,8 +114,8 @@ Result<void> start_snapshots(MachineProcess& process, const RunOptions& options)
           },
       .on_scheduled = log_scheduled};
   TRY_ASSIGN(process.snapshots,
-             snapshot::SnapshotService::start(std::move(config), std::move(process.guest),
-                                              process.store, std::move(process.branch)));
+             snapshot::SnapshotService::create(std::move(config), std::move(process.guest),
+                                               process.store, std::move(process.branch)));
   process.disk_full.attach(process.snapshots.get());
   return {};
 }
@@ -124,6 +127,9 @@ Result<void> bind_socket(MachineProcess& process, const std::string& path) {
 }
 
 Result<void> serve(MachineProcess& process, const RunOptions& options) {
+  TRY(process.console->begin_output());
+  TRY(process.snapshots->begin());
+  if (process.pager) TRY(process.pager->bring_ahead());
   process.target = std::make_unique<RunningMachine>(options, *process.machine, *process.platform,
                                                     *process.snapshots);
   TRY_ASSIGN(process.server, ControlServer::start(std::move(*process.listener), *process.target));

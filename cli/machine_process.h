@@ -65,13 +65,14 @@ struct MachineProcess {
 // state. The console's descriptors and the disks are taken over.
 base::Result<void> make_platform(MachineProcess& process, const RunOptions& options,
                                  MachineDisks disks);
-// The state is set: from here on snapshots may be taken.
+// The state is set: what is asked for from here on is taken, once the machine is served.
 base::Result<void> start_snapshots(MachineProcess& process, const RunOptions& options);
 // The control socket, which may be impossible, before anything else: nobody can connect yet.
 base::Result<void> bind_socket(MachineProcess& process, const std::string& path);
 // From here on others get answers; they may ask since the socket listens, which is before the guest
 // runs: another process may have taken its path until then. The guest runs already, where it is to:
-// who pauses it then is the last to say so.
+// who pauses it then is the last to say so. The threads that the guest can do without for that long
+// begin here as well.
 base::Result<void> serve(MachineProcess& process, const RunOptions& options);
 
 // Where a disk was full before the machine ran, it is paused again.

@@ -16,6 +16,7 @@
 #include "snapshot/working_set.h"
 #include "vmm/base/log.h"
 #include "vmm/cpu_features.h"
+#include "vmm/layout.h"
 
 namespace cli {
 
@@ -146,6 +147,12 @@ Result<void> set_state(MachineProcess& process, base::SectionReader& sections,
   process.platform->thaw();
   TRY(restored);
   TRY(sections.finish());
+  if (process.pager) {
+    const vmm::Gfn gfn = vmm::layout::kGenerationId.gfn();
+    if (auto page = process.machine->memory().ram_page(gfn)) {
+      TRY(process.pager->bring_now(*page));
+    }
+  }
   return process.platform->new_generation();
 }
 
@@ -178,7 +185,6 @@ Result<int> restore_machine(const RestoreOptions& asked) {
   process.complete = true;
   if (!asked.paused) let_guest_run(process);
   TRY(serve(process, options));
-  if (process.pager) process.pager->bring_ahead();
   if (asked.link != nullptr) asked.link->say_running();
   return report_end(stay_with(process, options, *foreground));
 }

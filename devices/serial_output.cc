@@ -33,16 +33,24 @@ base::Result<base::Fd> nonblocking_copy(int fd, const struct stat& status) {
 
 }  // namespace
 
-base::Result<std::unique_ptr<SerialOutput>> SerialOutput::start(Serial& serial, int fd) {
+base::Result<std::unique_ptr<SerialOutput>> SerialOutput::create(Serial& serial, int fd) {
   struct stat status;
   if (fstat(fd, &status) < 0) {
     return base::fail_errno(fmt::format("serial output to descriptor {}", fd));
   }
   TRY_ASSIGN(base::Fd copy, nonblocking_copy(fd, status));
-  std::unique_ptr<SerialOutput> output(
+  return std::unique_ptr<SerialOutput>(
       new SerialOutput(serial, std::move(copy), S_ISSOCK(status.st_mode)));
-  TRY_ASSIGN(output->thread_,
-             base::start_thread("serial-output", [raw = output.get()] { raw->loop(); }));
+}
+
+base::Result<void> SerialOutput::begin() {
+  TRY_ASSIGN(thread_, base::start_thread("serial-output", [this] { loop(); }));
+  return {};
+}
+
+base::Result<std::unique_ptr<SerialOutput>> SerialOutput::start(Serial& serial, int fd) {
+  TRY_ASSIGN(auto output, create(serial, fd));
+  TRY(output->begin());
   return output;
 }
 

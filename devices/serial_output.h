@@ -24,7 +24,10 @@ class SerialOutput {
   // How long the destructor waits for a reader that takes nothing.
   static constexpr std::chrono::milliseconds kStopTimeout{1000};
 
-  // Writes to a duplicate of `fd`. `serial` must outlive this.
+  // Writes to a duplicate of `fd`, from begin() on. `serial` must outlive this.
+  static base::Result<std::unique_ptr<SerialOutput>> create(Serial& serial, int fd);
+  base::Result<void> begin();
+  // Both.
   static base::Result<std::unique_ptr<SerialOutput>> start(Serial& serial, int fd);
   // Writes out what the guest has sent so far, then stops.
   ~SerialOutput();

@@ -54,17 +54,18 @@ Result<std::unique_ptr<Pager>> Pager::start(vmm::GuestMemory& memory,
   TRY_ASSIGN(pager->around_, base::Mapping::anonymous(2 * kAroundPages * kPageBytes));
   TRY_ASSIGN(pager->faults_,
              base::start_thread("pager", [raw = pager.get()] { raw->serve_faults(); }));
-  TRY_ASSIGN(pager->background_,
-             base::start_thread("pager-ahead", [raw = pager.get()] { raw->bring_rest(); }));
   return pager;
 }
 
-void Pager::bring_ahead() {
-  {
-    std::lock_guard lock(mutex_);
-    ahead_ = true;
-  }
-  changed_.notify_all();
+Result<void> Pager::bring_now(uint64_t page) {
+  TRY_ASSIGN(PageEntry entry, snapshot_->find(kRamSpace, page));
+  if (entry.slot == kSlotZero) return {};  // the fault thread has zeroes
+  return bring_run(std::span(&entry, 1));
+}
+
+Result<void> Pager::bring_ahead() {
+  TRY_ASSIGN(background_, base::start_thread("pager-ahead", [this] { bring_rest(); }));
+  return {};
 }
 
 Pager::Pager(vmm::GuestMemory& memory, std::shared_ptr<const Snapshot> snapshot, Options options,
@@ -112,7 +113,8 @@ void Pager::give_up(base::Error error) {
 // --- what somebody waits for ---
 
 void Pager::serve_faults() {
-  std::memset(around_.data(), 0, around_.size());  // there, or it would be copied late
+  // There, or they would be copied late.
+  std::memset(around_.data() + around_.size() / 2, 0, around_.size() / 2);
   std::array<pollfd, 2> wait{{{userfault_.fd(), POLLIN, 0}, {stop_.fd(), POLLIN, 0}}};
   while (!stopping_) {
     if (::poll(wait.data(), wait.size(), -1) < 0 && errno != EINTR) {
@@ -262,11 +264,6 @@ Result<void> Pager::place(std::span<const Filled> pages) {
 // --- what nobody waits for yet ---
 
 void Pager::bring_rest() {
-  {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return ahead_ || stopping_; });
-  }
-  if (stopping_) return;
   if (auto brought = bring_all(); !brought) {
     if (!stopping_) give_up(brought.error());
     return;

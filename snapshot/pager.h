@@ -59,9 +59,13 @@ class Pager {
                                                     Options options);
   ~Pager();
 
-  // From here on also what nobody waits for is brought. Best said when the guest runs: until then
-  // the CPUs have better things to do.
-  void bring_ahead();
+  // Brings a RAM page on the caller's thread: who is about to touch it need not wait for another
+  // one to do so. Before bring_ahead().
+  base::Result<void> bring_now(uint64_t page);
+
+  // From here on also what nobody waits for is brought, on a thread of its own. Once, and best said
+  // when the guest runs: until then the CPUs have better things to do.
+  base::Result<void> bring_ahead();
 
   // Is every page of the snapshot in memory?
   bool complete() const { return complete_.load(std::memory_order_acquire); }
@@ -129,7 +133,6 @@ class Pager {
   // Only zero pages are left, and the memory is about to be watched no more: who still waits for
   // one is woken after that, and finds plain memory.
   bool plain_ = false;
-  bool ahead_ = false;
   std::vector<uint64_t> touched_;
   bool gave_up_ = false;
   std::condition_variable changed_;

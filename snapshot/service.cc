@@ -24,18 +24,20 @@ constexpr size_t kRemembered = 8;  // results
 // A guest that is asked to shut down has that long for it, or goes on as before.
 constexpr std::chrono::minutes kShutdownPatience{2};
 
-Result<std::unique_ptr<SnapshotService>> SnapshotService::start(Config config,
-                                                                std::unique_ptr<MachineGuest> guest,
-                                                                std::shared_ptr<Store> store,
-                                                                std::unique_ptr<Branch> branch) {
+Result<std::unique_ptr<SnapshotService>> SnapshotService::create(
+    Config config, std::unique_ptr<MachineGuest> guest, std::shared_ptr<Store> store,
+    std::unique_ptr<Branch> branch) {
   std::unique_ptr<SnapshotService> service(new SnapshotService(
       std::move(config), std::move(guest), std::move(store), std::move(branch)));
   if (!service->store_ && !service->config_.store_path.empty()) {
     TRY(service->open_store(service->config_.store_path));
   }
-  TRY_ASSIGN(service->thread_,
-             base::start_thread("snapshots", [raw = service.get()] { raw->thread_main(); }));
   return service;
+}
+
+Result<void> SnapshotService::begin() {
+  TRY_ASSIGN(thread_, base::start_thread("snapshots", [this] { thread_main(); }));
+  return {};
 }
 
 SnapshotService::SnapshotService(Config config, std::unique_ptr<MachineGuest> guest,

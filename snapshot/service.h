@@ -58,11 +58,12 @@ class SnapshotService {
     std::string store_path;
   };
 
-  // A restored machine comes with its store and its branch.
-  static base::Result<std::unique_ptr<SnapshotService>> start(Config config,
-                                                              std::unique_ptr<MachineGuest> guest,
-                                                              std::shared_ptr<Store> store,
-                                                              std::unique_ptr<Branch> branch);
+  // A restored machine comes with its store and its branch. What is asked for waits for begin().
+  static base::Result<std::unique_ptr<SnapshotService>> create(Config config,
+                                                               std::unique_ptr<MachineGuest> guest,
+                                                               std::shared_ptr<Store> store,
+                                                               std::unique_ptr<Branch> branch);
+  base::Result<void> begin();
   ~SnapshotService();
 
   // A disk's file system has no space: the machine is paused until its owner made some. Returns at

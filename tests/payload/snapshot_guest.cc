@@ -79,7 +79,7 @@ void SnapshotPayloadTest::restore_lazily(const Id& id, Pager::Options options) {
   auto fill = [&](vmm::GuestMemory& memory) -> base::Result<std::shared_ptr<void>> {
     TRY(snapshot::check_memory(memory, *from));
     TRY_ASSIGN(pager_, Pager::start(memory, from, std::move(options)));
-    pager_->bring_ahead();
+    TRY(pager_->bring_ahead());
     return pager_;
   };
   attach(value_of(
@@ -140,7 +140,7 @@ void SnapshotPayloadTest::expect_stored(const Id& id, const std::vector<std::byt
 
   auto lazy = value_of(vmm::GuestMemory::create(memory.size()));
   auto pager = value_of(Pager::start(*lazy, snapshot, {.on_damage = end_test}));
-  pager->bring_ahead();
+  ASSERT_TRUE(pager->bring_ahead());
   std::ranges::shuffle(numbers, std::mt19937_64(id.low));
   for (uint64_t number : numbers) {
     ASSERT_TRUE(equal(lazy->host(number), number)) << "lazy: page " << number;

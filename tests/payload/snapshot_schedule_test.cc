@@ -41,9 +41,10 @@ TEST_F(SnapshotPayloadTest, OnesThatTakeLongerThanTheirIntervalAreNotStacked) {
     taken.push_back({end - std::chrono::nanoseconds(outcome->total_ns), end});
     changed.notify_all();
   };
-  auto service = SnapshotService::start(std::move(config), std::move(live_), std::move(store_),
-                                        std::move(branch_));
+  auto service = SnapshotService::create(std::move(config), std::move(live_), std::move(store_),
+                                         std::move(branch_));
   ASSERT_TRUE(service) << service.error().text();
+  ASSERT_TRUE((*service)->begin());
   {
     std::unique_lock lock(mutex);
     ASSERT_TRUE(changed.wait_for(lock, 60s, [&] { return taken.size() >= 5; }));

@@ -70,7 +70,7 @@ class PagerHugeTest : public testing::Test {
 
 TEST_F(PagerHugeTest, WhatNobodyTouchesComesAsHugePages) {
   start();
-  pager_->bring_ahead();
+  ASSERT_TRUE(pager_->bring_ahead());
   ASSERT_TRUE(pager_->wait_complete());
   EXPECT_EQ(pager_->counters().huge, kHuge);
   EXPECT_EQ(pager_->counters().faults, 0u);
@@ -96,7 +96,7 @@ TEST_F(PagerHugeTest, WhereAPageIsThereAlreadyTheOthersComeOneByOne) {
   start();
   ASSERT_TRUE(is_page(5));
   memory_->host(5)[0] = std::byte{'!'};
-  pager_->bring_ahead();
+  ASSERT_TRUE(pager_->bring_ahead());
   ASSERT_TRUE(pager_->wait_complete());
   EXPECT_EQ(pager_->counters().huge, kHuge - 1);
   EXPECT_EQ(memory_->host(5)[0], std::byte{'!'});
@@ -108,7 +108,7 @@ TEST_F(PagerHugeTest, TheWorkingSetsComeFirst) {
   for (size_t i = 0; i < set.size(); ++i) set[i] = 3 * HugePages::kPages + 2 * i;
   set.push_back(9);
   start({.working_set = set, .record_ms = kForEver});
-  pager_->bring_ahead();
+  ASSERT_TRUE(pager_->bring_ahead());
   while (pager_->counters().background < HugePages::kPages + 1) std::this_thread::yield();
   EXPECT_EQ(pager_->counters().huge, 1u);
   for (uint64_t page : set) ASSERT_TRUE(is_page(page)) << page;
@@ -133,7 +133,7 @@ TEST_F(PagerHugeTest, NothingThatIsWrittenMeanwhileIsLost) {
         }
       });
     }
-    pager_->bring_ahead();
+    ASSERT_TRUE(pager_->bring_ahead());
     for (std::thread& thread : threads) thread.join();
     ASSERT_TRUE(pager_->wait_complete());
     huge += pager_->counters().huge;
@@ -158,7 +158,7 @@ TEST_F(PagerHugeTest, WhatIsGivenBackMeanwhileStaysZero) {
   for (uint64_t round = 0; round < 60; ++round) {
     start();
     const uint64_t first = (1 + round % 6) * HugePages::kPages + 300, count = 600;
-    pager_->bring_ahead();
+    ASSERT_TRUE(pager_->bring_ahead());
     std::this_thread::sleep_for(std::chrono::microseconds(100 * (round % 40)));
     ASSERT_TRUE(memory_->discard(memory_->gpa_of(first), count * kPageBytes));
     ASSERT_TRUE(is_zero(first)) << round;
@@ -213,7 +213,7 @@ TEST_F(PagerHugeTest, WhoWaitsForAPageOfOneIsWoken) {
         }
       });
     }
-    pager_->bring_ahead();
+    ASSERT_TRUE(pager_->bring_ahead());
     for (std::thread& thread : threads) thread.join();
     EXPECT_EQ(right, kHuge + kHuge - 1 + kHuge - 2);
   }

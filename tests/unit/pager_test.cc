@@ -52,7 +52,7 @@ class PagerTest : public testing::Test {
     auto pager = Pager::start(*memory_, store_.load(id_), std::move(options));
     ASSERT_TRUE(pager) << pager.error().text();
     pager_ = std::move(*pager);
-    if (ahead) pager_->bring_ahead();
+    if (ahead) ASSERT_TRUE(pager_->bring_ahead());
   }
   std::string_view page(uint64_t number) const {
     return {reinterpret_cast<const char*>(memory_->host(number)), kPageBytes};
@@ -119,7 +119,7 @@ TEST_F(PagerTest, NothingComesAheadUntilThatIsSaid) {
   for (uint64_t number : {6, 3000}) expect_page(number);
   EXPECT_EQ(pager_->counters().background, 0u);
   EXPECT_FALSE(pager_->complete());
-  pager_->bring_ahead();
+  ASSERT_TRUE(pager_->bring_ahead());
   ASSERT_TRUE(pager_->wait_complete());
   EXPECT_EQ(pager_->counters().faults, 2u);
   for (uint64_t number = 0; number < kPages; ++number) expect_page(number);
@@ -131,7 +131,7 @@ TEST_F(PagerTest, WhoWaitsForAPageDoesNotWaitForTheReader) {
   auto pager = Pager::start(*memory_, *store->load(id_), {.on_damage = [](const base::Error&) {}});
   ASSERT_TRUE(pager) << pager.error().text();
   pager_ = std::move(*pager);
-  pager_->bring_ahead();
+  ASSERT_TRUE(pager_->bring_ahead());
   bool reads = gate.wait_for_thread();
   auto all = std::async(std::launch::async, [&] {
     for (uint64_t number : shuffled_pages()) expect_page(number);
