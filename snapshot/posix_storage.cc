@@ -245,9 +245,12 @@ class PosixStorage : public Storage {
     }
     return {};
   }
-  base::Result<void> remove(const std::string& name) override { return unlink_here(name, 0); }
-  base::Result<void> remove_directory(const std::string& name) override {
-    return unlink_here(name, AT_REMOVEDIR);
+  base::Result<void> remove(const std::string& name) override {
+    TRY_ASSIGN(Place where, place(name));
+    if (unlinkat(where.directory.get(), where.name.c_str(), 0) != 0) {
+      return base::fail_errno("remove " + full(name));
+    }
+    return {};
   }
   base::Result<void> make_directory(const std::string& name) override {
     TRY_ASSIGN(Place where, place(name));
@@ -321,14 +324,6 @@ class PosixStorage : public Storage {
     TRY_ASSIGN(base::Fd directory,
                open_directory(slash == std::string::npos ? "." : name.substr(0, slash)));
     return Place{std::move(directory), std::move(last)};
-  }
-
-  base::Result<void> unlink_here(const std::string& name, int flags) const {
-    TRY_ASSIGN(Place where, place(name));
-    if (unlinkat(where.directory.get(), where.name.c_str(), flags) != 0) {
-      return base::fail_errno("remove " + full(name));
-    }
-    return {};
   }
 
   base::Result<std::unique_ptr<File>> open_file(const std::string& name, int flags, unsigned mode,

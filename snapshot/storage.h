@@ -107,7 +107,6 @@ class Storage {
   virtual base::Result<void> rename(const std::string& from, const std::string& to) = 0;
   virtual base::Result<void> remove(const std::string& name) = 0;
   virtual base::Result<void> make_directory(const std::string& name) = 0;  // EEXIST is no error
-  virtual base::Result<void> remove_directory(const std::string& name) = 0;
   virtual base::Result<std::vector<std::string>> list(const std::string& directory) = 0;  // sorted
   virtual base::Result<bool> exists(const std::string& name) = 0;
   // Makes the directory's entries durable.

@@ -12,7 +12,6 @@
 namespace snapshot {
 
 namespace {
-std::string head_name(const Id& branch) { return branch_directory(branch) + "/HEAD"; }
 }  // namespace
 
 base::Result<std::unique_ptr<Branch>> Branch::create(Store& store,
@@ -30,9 +29,8 @@ base::Result<std::unique_ptr<Branch>> Branch::create(Store& store,
   branch->head_.vm_name = vm_name;
   branch->parent_ = std::move(parent);
 
-  // A recovery that came between would take the directory for what a killed process left.
+  // A recovery that came between would take the file for what a killed process left.
   TRY_ASSIGN(auto store_lock, store.lock(File::Lock::kShared));
-  TRY(storage.make_directory(branch_directory(branch->id())));
   TRY_ASSIGN(branch->lock_,
              storage.create(branch_lock_name(branch->id()), Storage::Caching::kCached));
   TRY(wait_for_lock(*branch->lock_, File::Lock::kExclusive));
@@ -49,7 +47,6 @@ Branch::~Branch() {
   for (const auto& [space, merged] : merged_) (void)storage.remove(run_name(merged.run.id));
   (void)storage.remove(head_name(id()));
   (void)storage.remove(branch_lock_name(id()));
-  (void)storage.remove_directory(branch_directory(id()));
 }
 
 void Branch::discard() {
@@ -59,7 +56,7 @@ void Branch::discard() {
   // not succeed it stays, as if the guest had run.
   Storage& storage = store_.storage();
   if (!storage.remove(head_name(id()))) return;
-  if (!storage.sync_directory(branch_directory(id()))) return;
+  if (!storage.sync_directory("heads")) return;
   for (const Head::Layer& layer : head_.layers) {
     (void)storage.remove(layer_name(layer.disk, layer.id));
     (void)storage.remove(layer_log_name(layer.disk, layer.id));
@@ -80,16 +77,14 @@ base::Result<Id> Branch::new_file_id() const {
 
 base::Result<void> Branch::write_head(const Head& head) {
   Storage& storage = store_.storage();
-  const std::string temporary = branch_directory(head.branch) + "/HEAD.new";
+  const std::string temporary = temporary_name(head.branch, head.branch);
   TRY_ASSIGN(const bool left_over, storage.exists(temporary));
   if (left_over) TRY(storage.remove(temporary));
   TRY_ASSIGN(auto file, storage.create(temporary, Storage::Caching::kCached));
   TRY(file->write(0, encode_head(store_.format(), head)));
   TRY(file->sync());
   TRY(storage.rename(temporary, head_name(head.branch)));
-  TRY(storage.sync_directory(branch_directory(head.branch)));
-  // Its directory's own name, where this is the first one.
-  return head_.layers.empty() ? storage.sync_directory("heads") : base::Result<void>{};
+  return storage.sync_directory("heads");
 }
 
 base::Result<LayerFiles> Branch::create_layer(uint32_t disk) {

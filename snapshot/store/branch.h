@@ -1,4 +1,4 @@
-// One running machine's place in the store: heads/<id>/, locked for as long as the machine lives,
+// One running machine's place in the store: heads/<id>.lock, locked for as long as the machine lives,
 // and what its next snapshot continues: the parent snapshot and the disk layers written since. The
 // layers make a HEAD necessary; a machine without any has none, and nothing of it has to be durable
 // before its first commit.

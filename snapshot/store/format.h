@@ -101,7 +101,8 @@ inline constexpr const char* kFormatName = "FORMAT";
 inline std::string pack_name(const Id& id) { return "packs/" + id.text(); }
 inline std::string run_name(const Id& id) { return "runs/" + id.text(); }
 inline std::string snapshot_name(const Id& id) { return "snap/" + id.text(); }
-// A manifest before it is committed. The branch in front says whose it is.
+// A manifest before it is committed, and a HEAD (which has the branch's own id there) before it
+// replaces the one before. The branch in front says whose it is.
 inline std::string temporary_name(const Id& branch, const Id& id) {
   return "tmp/" + branch.text() + "-" + id.text();
 }
@@ -111,7 +112,10 @@ inline std::string layer_name(uint32_t disk, const Id& id) {
 inline std::string layer_log_name(uint32_t disk, const Id& id) {
   return layer_name(disk, id) + ".log";
 }
-inline std::string branch_directory(const Id& branch) { return "heads/" + branch.text(); }
-inline std::string branch_lock_name(const Id& branch) { return branch_directory(branch) + "/lock"; }
+inline std::string head_name(const Id& branch) { return "heads/" + branch.text(); }
+inline constexpr std::string_view kBranchLockSuffix = ".lock";
+inline std::string branch_lock_name(const Id& branch) {
+  return head_name(branch) + std::string(kBranchLockSuffix);
+}
 
 }  // namespace snapshot

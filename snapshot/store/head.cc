@@ -48,7 +48,7 @@ base::Result<Head> decode_head(const Format& format, std::span<const std::byte> 
 }
 
 base::Result<Head> read_head(Storage& storage, const Format& format, const Id& branch) {
-  const std::string name = branch_directory(branch) + "/HEAD";
+  const std::string name = head_name(branch);
   TRY_ASSIGN(auto file, storage.open(name, Storage::Access::kRead, Storage::Caching::kCached));
   TRY_ASSIGN(const uint64_t size, file->size());
   if (size > kMaxHeadBytes) return base::fail(name + " is damaged: too long");

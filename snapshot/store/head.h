@@ -1,4 +1,4 @@
-// heads/<branch>/HEAD: which snapshot a branch continues, and the disk layers written since. Plain
+// heads/<branch>, called HEAD: which snapshot a branch continues, and the disk layers written since. Plain
 // values; encode and decode.
 #pragma once
 

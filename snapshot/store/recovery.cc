@@ -29,15 +29,6 @@ base::Result<void> unless_gone(base::Result<void> done) {
   return done;
 }
 
-base::Result<void> remove_place(Storage& storage, const Id& branch) {
-  const std::string directory = branch_directory(branch);
-  TRY_ASSIGN(const auto names, storage.list(directory));
-  for (const std::string& name : names) {
-    TRY(unless_gone(storage.remove(fmt::format("{}/{}", directory, name))));
-  }
-  return storage.remove_directory(directory);
-}
-
 class Remover {
  public:
   Remover(Storage& storage, bool settled) : storage_(storage), settled_(settled) {}
@@ -116,12 +107,7 @@ void References::add(const Head& head) {
 
 base::Result<void> settle_names(Storage& storage) {
   TRY(storage.sync_directory("snap"));
-  TRY(storage.sync_directory("heads"));
-  TRY_ASSIGN(const auto branches, storage.list("heads"));
-  for (const std::string& branch : branches) {
-    TRY(unless_gone(storage.sync_directory("heads/" + branch)));
-  }
-  return {};
+  return storage.sync_directory("heads");
 }
 
 base::Result<Garbage> remove_unnamed(Store& store, const References& references, bool settled,
@@ -139,7 +125,9 @@ base::Result<Garbage> remove_unnamed(Store& store, const References& references,
   };
   TRY(remover.clean("tmp", lives));
   for (const char* directory : {"runs", "packs", "layers"}) TRY(remover.clean(directory, stays));
-  for (const Id& branch : references.abandoned) TRY(unless_gone(remove_place(storage, branch)));
+  for (const Id& branch : references.abandoned) {
+    TRY(unless_gone(storage.remove(branch_lock_name(branch))));
+  }
   return remover.garbage();
 }
 

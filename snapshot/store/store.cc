@@ -9,6 +9,7 @@
 #include <array>
 #include <cerrno>
 #include <filesystem>
+#include <set>
 #include <tuple>
 
 #include "snapshot/store/locks.h"
@@ -282,20 +283,23 @@ base::Result<std::unique_ptr<Branch>> Store::create_branch(std::optional<Id> par
 
 base::Result<std::vector<HeadInfo>> Store::heads() const {
   TRY_ASSIGN(const auto names, storage_->list("heads"));
+  std::set<Id> branches;
+  for (std::string_view name : names) {
+    if (name.ends_with(kBranchLockSuffix)) name.remove_suffix(kBranchLockSuffix.size());
+    if (const auto branch = Id::parse(name)) branches.insert(*branch);
+  }
   std::vector<HeadInfo> heads;
-  for (const std::string& name : names) {
-    const auto branch = Id::parse(name);
-    if (!branch) continue;
+  for (const Id& branch : branches) {
     HeadInfo info;
-    info.branch = *branch;
-    TRY_ASSIGN(info.alive, branch_is_alive(*storage_, *branch));
-    if (auto head = read_head(*storage_, format_, *branch)) {
+    info.branch = branch;
+    TRY_ASSIGN(info.alive, branch_is_alive(*storage_, branch));
+    if (auto head = read_head(*storage_, format_, branch)) {
       TRY_ASSIGN(info.head, catch_up(*storage_, format_, std::move(*head)));
       info.vm_name = info.head->vm_name;
     } else if (head.error().os_error() != ENOENT) {
       info.damage = head.error().text();
     } else if (info.alive) {
-      info.vm_name = machine_name(*storage_, *branch);
+      info.vm_name = machine_name(*storage_, branch);
     }
     heads.push_back(std::move(info));
   }
@@ -307,14 +311,11 @@ base::Result<Garbage> Store::remove_head(const Id& branch) {
     TRY_ASSIGN(auto store_lock, lock(File::Lock::kExclusive));
     TRY_ASSIGN(const bool alive, branch_is_alive(*storage_, branch));
     if (alive) return base::fail("the machine of branch " + branch.text() + " runs");
-    const std::string directory = branch_directory(branch);
-    TRY_ASSIGN(const auto names, storage_->list(directory));
     // Durably before its layers go: a HEAD that names missing ones would be damage.
-    for (const std::string& name : names) {
-      TRY(storage_->remove(fmt::format("{}/{}", directory, name)));
+    for (const std::string& name : {head_name(branch), branch_lock_name(branch)}) {
+      TRY_ASSIGN(const bool there, storage_->exists(name));
+      if (there) TRY(storage_->remove(name));
     }
-    TRY(storage_->sync_directory(directory));
-    TRY(storage_->remove_directory(directory));
     TRY(storage_->sync_directory("heads"));
   }
   return recover();

@@ -157,7 +157,7 @@ Recorded killed_before_head_is_durable(uint64_t seed, Then then) {
     script.write(machine, 3, 303);
     script.system().set_faults([&](const CallSite& site) {
       published |= site.call == Call::kSyncDirectory && site.name == "snap";
-      killed |= published && site.call == Call::kSyncDirectory && site.name.starts_with("heads/");
+      killed |= published && site.call == Call::kSyncDirectory && site.name == "heads";
       return killed ? std::optional(Fault{.error = EIO, .not_made = true}) : std::nullopt;
     });
   });

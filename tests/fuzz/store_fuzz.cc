@@ -130,7 +130,7 @@ struct Example {
     for (const char* folder : {"snap", "runs", "packs", "layers", "heads"}) {
       const auto listed = std::move(*store->storage().list(folder));
       for (const std::string& name : listed) {
-        names.push_back(folder + ("/" + name) + (folder == std::string("heads") ? "/HEAD" : ""));
+        if (!name.ends_with(kBranchLockSuffix)) names.push_back(folder + ("/" + name));
       }
     }
     names.push_back(kFormatName);
@@ -209,7 +209,7 @@ void replaced_file(fuzz::Input& input) {
       bytes.resize(bytes.size() + kHash);
       put(bytes, bytes.size() - kHash, hash_of(std::span(bytes).first(bytes.size() - kHash), seed));
       for (const std::string& name : example().names) {
-        if (name.ends_with("HEAD")) replace(contents(image, name), bytes);
+        if (name.starts_with("heads/")) replace(contents(image, name), bytes);
       }
       // What is read is what is written.
       test::ModelFileSystem files(image);

@@ -24,7 +24,6 @@ void CrashReplay::apply(const Event& event) {
     case Event::Kind::kMakeDirectory:
       return add(Change::Kind::kInsert, event.directory, event);
     case Event::Kind::kRemove:
-    case Event::Kind::kRemoveDirectory:
       return add(Change::Kind::kRemove, event.directory, event);
     case Event::Kind::kRename: {
       if (event.directory == event.to_directory) {

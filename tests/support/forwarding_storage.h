@@ -30,9 +30,6 @@ class ForwardingStorage : public snapshot::Storage {
   base::Result<void> make_directory(const std::string& name) override {
     return beneath_->make_directory(name);
   }
-  base::Result<void> remove_directory(const std::string& name) override {
-    return beneath_->remove_directory(name);
-  }
   base::Result<std::vector<std::string>> list(const std::string& directory) override {
     return beneath_->list(directory);
   }

@@ -22,7 +22,6 @@ class ModelStorage : public snapshot::Storage {
   base::Result<void> rename(const std::string& from, const std::string& to) override;
   base::Result<void> remove(const std::string& name) override;
   base::Result<void> make_directory(const std::string& name) override;
-  base::Result<void> remove_directory(const std::string& name) override;
   base::Result<std::vector<std::string>> list(const std::string& directory) override;
   base::Result<bool> exists(const std::string& name) override;
   base::Result<void> sync_directory(const std::string& name) override;

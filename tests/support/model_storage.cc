@@ -34,8 +34,6 @@ const char* call_name(Call call) {
       return "remove";
     case Call::kMakeDirectory:
       return "make directory";
-    case Call::kRemoveDirectory:
-      return "remove directory";
     case Call::kList:
       return "list";
     case Call::kSyncDirectory:
@@ -159,16 +157,13 @@ Result<void> ModelFileSystem::add_entry(Event::Kind kind, const std::string& nam
   return {};
 }
 
-Result<void> ModelFileSystem::remove_entry(Event::Kind kind, const std::string& name) {
+Result<void> ModelFileSystem::remove_entry(const std::string& name) {
   auto place = image_.place(name);
   auto inode = image_.find(name);
-  bool directory = kind == Event::Kind::kRemoveDirectory;
   std::string what = "cannot remove " + name;
   if (!place || !inode) return fail(what, ENOENT);
-  const Node& node = image_.nodes.at(*inode);
-  if (node.directory != directory) return fail(what, directory ? ENOTDIR : EISDIR);
-  if (!node.entries.empty()) return fail(what, ENOTEMPTY);
-  Event& event = record(kind, name);
+  if (image_.nodes.at(*inode).directory) return fail(what, EISDIR);
+  Event& event = record(Event::Kind::kRemove, name);
   event.inode = *inode;
   event.directory = place->first;
   event.entry = place->second;
@@ -254,7 +249,7 @@ Result<void> ModelStorage::remove(const std::string& name) {
   if (auto fault = system_.fault(Call::kRemove, name)) {
     return fail("cannot remove " + name, fault->error);
   }
-  return system_.remove_entry(Event::Kind::kRemove, name);
+  return system_.remove_entry(name);
 }
 
 Result<void> ModelStorage::make_directory(const std::string& name) {
@@ -265,14 +260,6 @@ Result<void> ModelStorage::make_directory(const std::string& name) {
   auto inode = system_.image_.find(name);
   if (inode && system_.image_.nodes.at(*inode).directory) return {};
   return system_.add_entry(Event::Kind::kMakeDirectory, name);
-}
-
-Result<void> ModelStorage::remove_directory(const std::string& name) {
-  std::lock_guard lock(system_.mutex_);
-  if (auto fault = system_.fault(Call::kRemoveDirectory, name)) {
-    return fail("cannot remove directory " + name, fault->error);
-  }
-  return system_.remove_entry(Event::Kind::kRemoveDirectory, name);
 }
 
 Result<std::vector<std::string>> ModelStorage::list(const std::string& directory) {

@@ -34,7 +34,6 @@ enum class Call {
   kRename,
   kRemove,
   kMakeDirectory,
-  kRemoveDirectory,
   kList,
   kSyncDirectory,
 };
@@ -102,7 +101,7 @@ class ModelFileSystem {
                               uint64_t length);
   base::Result<void> punch(Inode inode, const std::string& name, uint64_t offset, uint64_t length);
   base::Result<void> add_entry(Event::Kind kind, const std::string& name);
-  base::Result<void> remove_entry(Event::Kind kind, const std::string& name);
+  base::Result<void> remove_entry(const std::string& name);
   void unlinked(Inode inode);
   void closed(Inode inode);
   Event& event(uint64_t serial);

@@ -10,8 +10,6 @@ const char* kind_name(Event::Kind kind) {
       return "make directory";
     case Event::Kind::kRemove:
       return "remove";
-    case Event::Kind::kRemoveDirectory:
-      return "remove directory";
     case Event::Kind::kRename:
       return "rename";
     case Event::Kind::kWrite:

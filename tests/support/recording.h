@@ -18,7 +18,6 @@ struct Event {
     kCreate,           // directory/entry -> inode
     kMakeDirectory,    // the same
     kRemove,           // directory/entry
-    kRemoveDirectory,  // the same
     kRename,           // directory/entry -> to_directory/to_entry, both of inode
     kWrite,            // data at offset of inode
     kTruncate,         // inode, offset: the new size

@@ -102,7 +102,7 @@ class Store:
         return xxh3(data, self.seed)
 
     def head(self, branch):
-        data = self.read_file(f"heads/{branch}/HEAD")
+        data = self.read_file(f"heads/{branch}")
         fields = Fields(data, "HEAD")
         fields.expect(b"MVMHEAD1", fields.bytes(8), "magic")
         fields.expect(self.id, fields.id(), "store")

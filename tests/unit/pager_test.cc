@@ -52,7 +52,9 @@ class PagerTest : public testing::Test {
     auto pager = Pager::start(*memory_, store_.load(id_), std::move(options));
     ASSERT_TRUE(pager) << pager.error().text();
     pager_ = std::move(*pager);
-    if (ahead) ASSERT_TRUE(pager_->bring_ahead());
+    if (ahead) {
+      ASSERT_TRUE(pager_->bring_ahead());
+    }
   }
   std::string_view page(uint64_t number) const {
     return {reinterpret_cast<const char*>(memory_->host(number)), kPageBytes};

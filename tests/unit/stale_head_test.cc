@@ -45,7 +45,7 @@ class StaleHeadTest : public ::testing::Test {
     Head head{.branch = branch_, .parent = parent, .vm_name = "vm", .layers = {}};
     for (size_t i = first_layer; i < layers_.size(); ++i) head.layers.push_back({0, layers_[i]});
     const auto bytes = encode_head(store_->format(), head);
-    std::ofstream(directory_.file("store") + "/" + branch_directory(branch_) + "/HEAD",
+    std::ofstream(directory_.file("store") + "/" + head_name(branch_),
                   std::ios::binary)
         .write(reinterpret_cast<const char*>(bytes.data()),
                static_cast<std::streamsize>(bytes.size()));
@@ -95,7 +95,7 @@ TEST_F(StaleHeadTest, IsNotMovedToASnapshotThatSealedNoneOfItsLayers) {
 
 // It may be the one that continues what is to go.
 TEST_F(StaleHeadTest, NothingIsPrunedWhileOneCannotBeRead) {
-  const std::string head = directory_.file("store") + "/" + branch_directory(branch_) + "/HEAD";
+  const std::string head = directory_.file("store") + "/" + head_name(branch_);
   std::filesystem::resize_file(head, std::filesystem::file_size(head) - 1);
   const PruneOptions options{.keep = {}, .remove = {taken_[1]}, .keep_ids = {}};
   const auto refused = store_->prune(options);

@@ -33,7 +33,7 @@ class DamageKindsTest : public ::testing::Test {
       for (const std::string& name : listed) names_.push_back(folder + ("/" + name));
     }
     branch_ = store->heads().value().at(0).branch;
-    names_.push_back(branch_directory(branch_) + "/HEAD");
+    names_.push_back(head_name(branch_));
     names_.push_back(kFormatName);
     running_ = layer_name(0, store->heads().value()[0].head->layers.at(0).id);
     const auto infos = store->list().value();

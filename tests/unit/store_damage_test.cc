@@ -41,7 +41,7 @@ struct SmallStore {
     for (const std::string& folder : std::vector<std::string>{"snap", "runs", "packs", "heads"}) {
       const auto listed = store->storage().list(folder).value();
       for (const std::string& name : listed) {
-        names.push_back(folder + "/" + name + (folder == "heads" ? "/HEAD" : ""));
+        if (!name.ends_with(kBranchLockSuffix)) names.push_back(folder + "/" + name);
       }
     }
     names.push_back("FORMAT");
