@@ -101,8 +101,8 @@ int main(int argc, char** argv) {
   check(vm.set_memory(0, vmm::Gpa{0}, memory, bytes, KVM_MEM_LOG_DIRTY_PAGES));
   check(vm.create_irqchip());
   auto vcpu = value_of(vm.create_vcpu(0));
-  check(vcpu.set_cpuid(vmm::make_cpuid(value_of(kvm.supported_cpuid()),
-                                       {.cpus = 1, .tsc_khz = vcpu.tsc_khz()})));
+  check(vcpu.set_cpuid(
+      vmm::make_cpuid(value_of(kvm.supported_cpuid()), {.cpus = 1, .tsc_khz = vcpu.tsc_khz()})));
   auto userfault = value_of(snapshot::Userfault::create());
   check(userfault.watch(memory, bytes));
   std::thread pager([&] { serve(userfault, memory, file); });

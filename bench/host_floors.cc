@@ -5,7 +5,9 @@
 #include <cpuid.h>
 #include <pthread.h>
 #include <sched.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -84,6 +86,29 @@ double thread_start() {
   return us_since(start);
 }
 
+// From a write to an eventfd until a thread that has waited for it goes on, both asleep until then.
+std::vector<double> wakes(int count) {
+  int event = ::eventfd(0, EFD_CLOEXEC);
+  std::atomic<Clock::time_point> woken{};
+  std::thread waiter([&] {
+    uint64_t value = 0;
+    for (int i = 0; i < count && ::read(event, &value, sizeof value) > 0; ++i) woken = Clock::now();
+  });
+  std::vector<double> values;
+  for (int i = 0; i < count; ++i) {
+    woken = Clock::time_point{};
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    uint64_t one = 1;
+    auto start = Clock::now();
+    if (::write(event, &one, sizeof one) < 0) std::exit(1);
+    while (woken.load() == Clock::time_point{}) std::this_thread::yield();
+    values.push_back(std::chrono::duration<double, std::micro>(woken.load() - start).count());
+  }
+  waiter.join();
+  ::close(event);
+  return values;
+}
+
 void stay_on(int cpu) {
   cpu_set_t set;
   CPU_ZERO(&set);
@@ -126,10 +151,11 @@ std::vector<double> gaps(int windows, std::chrono::milliseconds length) {
 int main() {
   double fault = median_of(9, page_fault), memory = median_of(5, populate);
   double trap = median_of(9, cpuid), thread = median_of(51, thread_start);
+  double wake = percentile(wakes(51), 0.5);
   auto windows = gaps(200, std::chrono::milliseconds(20));
   std::printf(
       "{\"page_fault_us\": %.3f, \"memory_mb_s\": %.0f, \"cpuid_us\": %.3f, \"thread_us\": %.1f, "
-      "\"gap_p50_us\": %.1f, \"gap_p99_us\": %.1f, \"gap_most_us\": %.1f}\n",
-      fault, memory, trap, thread, percentile(windows, 0.5), percentile(windows, 0.99),
+      "\"wake_us\": %.1f, \"gap_p50_us\": %.1f, \"gap_p99_us\": %.1f, \"gap_most_us\": %.1f}\n",
+      fault, memory, trap, thread, wake, percentile(windows, 0.5), percentile(windows, 0.99),
       percentile(windows, 1));
 }

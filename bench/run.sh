@@ -6,7 +6,8 @@
 #                [--memory MIB] [--minivmm FILE] [--work DIR]
 #
 #   --quick   smaller guests and fewer runs: minutes instead of an hour
-#   --json    the same as a list of {name, value, unit, target, met, peer, peer_value, spread}
+#   --json    the same as a list of {name, value, unit, target, met, peer, peer_value,
+#             spread, why}: why a target was missed, where a floor measured in the same run explains it
 #   --svg     plots of the run (bench/plot.py)
 #   --memory  of the guest, MiB, half of it its working set; default 2048, quick 512
 #   --only    of: program stalls sizes full_snapshots verify_and_eager restores working_set clones

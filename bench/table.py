@@ -17,19 +17,26 @@ class Table:
     def __init__(self):
         self.rows = []
 
-    def add(self, name, value, unit, target=None, peer=None, peer_value=None, spread=None):
-        """`target`: ("<=" or ">=", number), or none."""
+    def add(self, name, value, unit, target=None, peer=None, peer_value=None, spread=None,
+            why=None):
+        """`target`: ("<=" or ">=", number), or none. `why`: what was measured that explains a miss."""
         met = None
         if target and value is not None:
             met = value <= target[1] if target[0] == "<=" else value >= target[1]
         row = {"name": name, "value": value, "unit": unit,
                "target": f"{target[0]} {target[1]:g}" if target else None, "met": met,
-               "peer": peer, "peer_value": peer_value, "spread": spread}
+               "peer": peer, "peer_value": peer_value, "spread": spread,
+               "why": why if met is False else None}
         self.rows.append(row)
         print(self.text(row), flush=True)
 
     def missing(self, name, why):
         self.add(name, None, why)
+
+    def missed(self):
+        """What is said of the targets that were missed, a line each."""
+        return [f"{row['name'].strip()}: {row['why'] or 'nothing that was measured explains it'}"
+                for row in self.rows if row["met"] is False]
 
     @staticmethod
     def text(row):

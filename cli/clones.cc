@@ -57,19 +57,17 @@ struct Template {
   std::shared_ptr<snapshot::Snapshot::Hold> hold;
 };
 
-// Names the snapshot by its whole id, so that all clones begin at the same one whatever is taken
-// meanwhile.
+// Loads the snapshot for all clones, which begin at the same one whatever is taken meanwhile.
 Result<Template> make_template(RestoreOptions& asked) {
-  TRY_ASSIGN(auto store, snapshot::Store::open(asked.snapshot.store));
-  TRY_ASSIGN(snapshot::Id id, store->resolve(asked.snapshot.id_prefix));
-  asked.snapshot.id_prefix = id.text();
-  TRY_ASSIGN(auto from, store->load(id));
-  TRY_ASSIGN(auto hold, from->hold());
-  TRY_ASSIGN(RunOptions saved, parse_saved_config(from->manifest().config));
+  TRY_ASSIGN(asked.store, snapshot::Store::open(asked.snapshot.store));
+  TRY_ASSIGN(snapshot::Id id, asked.store->resolve(asked.snapshot.id_prefix));
+  TRY_ASSIGN(asked.from, asked.store->load(id));
+  TRY_ASSIGN(auto hold, asked.from->hold());
+  TRY_ASSIGN(RunOptions saved, parse_saved_config(asked.from->manifest().config));
   if (asked.host.name.empty()) asked.host.name = saved.name;
   auto fill = [&](vmm::GuestMemory& memory) -> Result<void> {
-    TRY(snapshot::check_memory(memory, *from));
-    return snapshot::fill_memory(memory, *store, *from);
+    TRY(snapshot::check_memory(memory, *asked.from));
+    return snapshot::fill_memory(memory, *asked.store, *asked.from);
   };
   TRY_ASSIGN(auto memory, vmm::MemoryTemplate::create(saved.memory_bytes, fill));
   return Template{std::move(memory), std::move(hold)};

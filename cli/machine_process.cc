@@ -137,6 +137,12 @@ Result<void> serve(MachineProcess& process, const RunOptions& options) {
   return {};
 }
 
+void serve_running(MachineProcess& process, const RunOptions& options) {
+  auto served = serve(process, options);
+  if (served) return;
+  process.machine->stop({StopReason::Kind::kError, 0, served.error().text()});
+}
+
 StopReason stay_with(MachineProcess& process, const RunOptions& options, Foreground& foreground) {
   vmm::Machine& machine = *process.machine;
   auto stop = [&machine] { machine.stop({StopReason::Kind::kRequested, 0, ""}); };

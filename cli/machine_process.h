@@ -75,6 +75,9 @@ base::Result<void> bind_socket(MachineProcess& process, const std::string& path)
 // begin here as well.
 base::Result<void> serve(MachineProcess& process, const RunOptions& options);
 
+// The same of a machine that runs: what cannot be made ends it.
+void serve_running(MachineProcess& process, const RunOptions& options);
+
 // Where a disk was full before the machine ran, it is paused again.
 void let_guest_run(MachineProcess& process);
 

@@ -150,7 +150,9 @@ Result<void> set_state(MachineProcess& process, base::SectionReader& sections,
   if (process.pager) {
     const vmm::Gfn gfn = vmm::layout::kGenerationId.gfn();
     if (auto page = process.machine->memory().ram_page(gfn)) {
-      TRY(process.pager->bring_now(*page));
+      if (auto brought = process.pager->bring_now(*page); !brought) {
+        return std::unexpected(brought.error().with("the snapshot cannot be restored"));
+      }
     }
   }
   return process.platform->new_generation();
@@ -160,9 +162,13 @@ Result<void> set_state(MachineProcess& process, base::SectionReader& sections,
 
 Result<int> restore_machine(const RestoreOptions& asked) {
   TRY_ASSIGN(auto foreground, Foreground::create());
-  TRY_ASSIGN(std::shared_ptr<snapshot::Store> store, snapshot::Store::open(asked.snapshot.store));
-  TRY_ASSIGN(snapshot::Id id, store->resolve(asked.snapshot.id_prefix));
-  TRY_ASSIGN(SnapshotRef from, store->load(id));
+  std::shared_ptr<snapshot::Store> store = asked.store;
+  SnapshotRef from = asked.from;
+  if (!from) {
+    TRY_ASSIGN(store, snapshot::Store::open(asked.snapshot.store));
+    TRY_ASSIGN(snapshot::Id id, store->resolve(asked.snapshot.id_prefix));
+    TRY_ASSIGN(from, store->load(id));
+  }
   TRY_ASSIGN(RunOptions saved, parse_saved_config(from->manifest().config));
   TRY_ASSIGN(RunOptions options, merge(saved, asked));
   TRY_ASSIGN(std::string directory, prepare_runtime_dir());
@@ -183,8 +189,12 @@ Result<int> restore_machine(const RestoreOptions& asked) {
   TRY(process.listener->listen());  // which may fail: before the branch is handed on
   TRY(start_snapshots(process, options));
   process.complete = true;
-  if (!asked.paused) let_guest_run(process);
-  TRY(serve(process, options));
+  if (asked.paused) {
+    TRY(serve(process, options));
+  } else {
+    let_guest_run(process);
+    serve_running(process, options);
+  }
   if (asked.link != nullptr) asked.link->say_running();
   return report_end(stay_with(process, options, *foreground));
 }

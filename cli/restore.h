@@ -2,12 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "cli/run_options.h"
 #include "cli/snapshot_name.h"
+#include "snapshot/store/store.h"
 #include "vmm/base/result.h"
 #include "vmm/guest_memory.h"
 #include "vmm/vm_state.h"
@@ -28,8 +30,11 @@ struct RestoreOptions {
   bool report_json = false;
   vmm::ClockPolicy clock = vmm::ClockPolicy::kContinue;
 
-  // Of clones (clones.h): the memory, where it is there already; where the console's output goes,
-  // empty: nowhere; and who says when the guest may go on, and wants to know that it does.
+  // Of clones (clones.h): the snapshot and the memory, where they are there already; where the
+  // console's output goes, empty: nowhere; and who says when the guest may go on, and wants to know
+  // that it does.
+  std::shared_ptr<snapshot::Store> store = {};
+  std::shared_ptr<const snapshot::Snapshot> from = {};
   vmm::GuestMemory::Backing memory = {};
   std::string console_file;
   CloneLink* link = nullptr;

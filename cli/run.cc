@@ -56,7 +56,7 @@ Result<int> run_machine(const RunOptions& asked) {
   TRY(assemble(process, options, *foreground));
   TRY(process.listener->listen());
   let_guest_run(process);
-  TRY(serve(process, options));
+  serve_running(process, options);
   return report_end(stay_with(process, options, *foreground));
 }
 

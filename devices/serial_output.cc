@@ -66,7 +66,12 @@ SerialOutput::~SerialOutput() {
     stopping_ = true;
   }
   changed_.notify_one();
-  if (thread_.joinable()) thread_.join();
+  if (thread_.joinable()) {
+    thread_.join();
+  } else {
+    serial_.take_output(chunk_);
+    write_out();
+  }
 }
 
 void SerialOutput::wake() {

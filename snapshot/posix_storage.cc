@@ -234,7 +234,7 @@ class PosixStorage : public Storage {
     return open_file(name, access == Access::kWrite ? O_RDWR : O_RDONLY, 0, caching);
   }
 
-  // rename(2), unlink(2) and rmdir(2) do not follow their last part; the directories before it are
+  // rename(2) and unlink(2) do not follow their last part; the directories before it are
   // opened by themselves.
   base::Result<void> rename(const std::string& from, const std::string& to) override {
     TRY_ASSIGN(Place old_place, place(from));

@@ -11,9 +11,6 @@
 
 namespace snapshot {
 
-namespace {
-}  // namespace
-
 base::Result<std::unique_ptr<Branch>> Branch::create(Store& store,
                                                      std::shared_ptr<const Snapshot> parent,
                                                      std::string_view vm_name) {
@@ -80,10 +77,16 @@ base::Result<void> Branch::write_head(const Head& head) {
   const std::string temporary = temporary_name(head.branch, head.branch);
   TRY_ASSIGN(const bool left_over, storage.exists(temporary));
   if (left_over) TRY(storage.remove(temporary));
-  TRY_ASSIGN(auto file, storage.create(temporary, Storage::Caching::kCached));
-  TRY(file->write(0, encode_head(store_.format(), head)));
-  TRY(file->sync());
-  TRY(storage.rename(temporary, head_name(head.branch)));
+  auto replace = [&]() -> base::Result<void> {
+    TRY_ASSIGN(auto file, storage.create(temporary, Storage::Caching::kCached));
+    TRY(file->write(0, encode_head(store_.format(), head)));
+    TRY(file->sync());
+    return storage.rename(temporary, head_name(head.branch));
+  };
+  if (auto replaced = replace(); !replaced) {
+    (void)storage.remove(temporary);
+    return replaced;
+  }
   return storage.sync_directory("heads");
 }
 

@@ -1,7 +1,7 @@
-// One running machine's place in the store: heads/<id>.lock, locked for as long as the machine lives,
-// and what its next snapshot continues: the parent snapshot and the disk layers written since. The
-// layers make a HEAD necessary; a machine without any has none, and nothing of it has to be durable
-// before its first commit.
+// One running machine's place in the store: heads/<id>.lock, locked for as long as the machine
+// lives, and what its next snapshot continues: the parent snapshot and the disk layers written
+// since. The layers make a HEAD necessary; a machine without any has none, and nothing of it has to
+// be durable before its first commit.
 //
 // Owned by the machine's snapshot engine. Commits are one at a time; create_layer() and
 // merge_if_due() may run on other threads. The Store outlives it.

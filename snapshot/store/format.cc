@@ -51,8 +51,9 @@ base::Result<Format> decode_format(std::span<const std::byte> bytes) {
   if (version != kFormatVersion || algorithm != kHashXxh3 || (incompatible & ~kKnownIncompatible)) {
     return base::fail(
         fmt::format("the store has format {} (hash {}, features {:#x}), this minivmm reads format "
-                    "{}: use a newer one",
-                    version, algorithm, incompatible, kFormatVersion));
+                    "{}: use {}",
+                    version, algorithm, incompatible, kFormatVersion,
+                    version < kFormatVersion ? "the one that made it" : "a newer one"));
   }
   return format;
 }

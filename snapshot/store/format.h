@@ -1,4 +1,4 @@
-// Numbers of the store's format, version 1. FORMAT.md describes every file byte by byte; whoever
+// Numbers of the store's format, version 2. FORMAT.md describes every file byte by byte; whoever
 // changes something here changes it there, in the same commit.
 #pragma once
 
@@ -16,7 +16,7 @@
 
 namespace snapshot {
 
-inline constexpr uint32_t kFormatVersion = 1;
+inline constexpr uint32_t kFormatVersion = 2;
 inline constexpr uint32_t kHashXxh3 = 1;
 inline constexpr uint64_t kKnownIncompatible = 0;  // bits this program understands
 

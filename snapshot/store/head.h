@@ -1,5 +1,5 @@
-// heads/<branch>, called HEAD: which snapshot a branch continues, and the disk layers written since. Plain
-// values; encode and decode.
+// heads/<branch>, called HEAD: which snapshot a branch continues, and the disk layers written
+// since. Plain values; encode and decode.
 #pragma once
 
 #include <optional>

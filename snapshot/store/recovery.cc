@@ -13,7 +13,7 @@ namespace {
 
 constexpr std::string_view kLogSuffix = ".log";
 
-// The id in the name of a pack, run, layer, layer's log or new manifest, or none for what a
+// The id in the name of a pack, run, layer, layer's log, new manifest or HEAD, or none for what a
 // creation of the store that was cut short left; nothing where the name is not ours.
 std::optional<Id> id_in(std::string_view name) {
   if (name == kFormatName) return kNoId;
@@ -47,7 +47,7 @@ class Remover {
       }
       if (!settled_) TRY(settle_names(storage_));
       settled_ = true;
-      TRY(storage_.remove(path));
+      TRY(unless_gone(storage_.remove(path)));
       ++garbage_.files;
       garbage_.bytes += bytes;
     }
@@ -118,7 +118,7 @@ base::Result<Garbage> remove_unnamed(Store& store, const References& references,
     return references.files.contains(path) ||
            (references.living.contains(id.high) && !committed.contains(path));
   };
-  // A manifest that was never committed: "<branch>-<id>".
+  // A manifest that was never committed, or a HEAD: "<branch>-<id>".
   auto lives = [&](const std::string& name, const std::string&, const Id&) {
     const auto branch = Id::parse(std::string_view(name).substr(0, name.find('-')));
     return branch && references.living.contains(branch->high);

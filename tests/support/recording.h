@@ -15,17 +15,17 @@ namespace test {
 
 struct Event {
   enum class Kind {
-    kCreate,           // directory/entry -> inode
-    kMakeDirectory,    // the same
-    kRemove,           // directory/entry
-    kRename,           // directory/entry -> to_directory/to_entry, both of inode
-    kWrite,            // data at offset of inode
-    kTruncate,         // inode, offset: the new size
-    kPunch,            // inode, offset, length
-    kSync,             // inode
-    kSyncDirectory,    // inode
-    kComplete,         // of the event `of`
-    kMark,             // `text`, put there by the test: "the commit returned"
+    kCreate,         // directory/entry -> inode
+    kMakeDirectory,  // the same
+    kRemove,         // directory/entry
+    kRename,         // directory/entry -> to_directory/to_entry, both of inode
+    kWrite,          // data at offset of inode
+    kTruncate,       // inode, offset: the new size
+    kPunch,          // inode, offset, length
+    kSync,           // inode
+    kSyncDirectory,  // inode
+    kComplete,       // of the event `of`
+    kMark,           // `text`, put there by the test: "the commit returned"
   };
 
   Kind kind = Kind::kMark;

@@ -62,6 +62,14 @@ class PagerTest : public testing::Test {
   void expect_page(uint64_t number) const {
     ASSERT_TRUE(page(number) == store_.ram(id_, number)) << "page " << number;
   }
+  // A byte in the middle of each, which is of a page.
+  void damage_packs() const {
+    for (const auto& entry : std::filesystem::directory_iterator(store_.path() + "/packs")) {
+      std::fstream file(entry.path(), std::ios::in | std::ios::out | std::ios::binary);
+      file.seekp(static_cast<std::streamoff>(std::filesystem::file_size(entry.path()) / 2));
+      file.put('#');
+    }
+  }
   static std::vector<uint64_t> shuffled_pages() {
     std::vector<uint64_t> pages(kPages);
     std::iota(pages.begin(), pages.end(), 0);
@@ -124,6 +132,21 @@ TEST_F(PagerTest, NothingComesAheadUntilThatIsSaid) {
   ASSERT_TRUE(pager_->bring_ahead());
   ASSERT_TRUE(pager_->wait_complete());
   EXPECT_EQ(pager_->counters().faults, 2u);
+  for (uint64_t number = 0; number < kPages; ++number) expect_page(number);
+}
+
+TEST_F(PagerTest, WhatIsBroughtNowIsWaitedForByNobody) {
+  start({}, false);
+  ASSERT_TRUE(pager_->bring_now(3));
+  ASSERT_TRUE(pager_->bring_now(3));
+  expect_page(3);
+  EXPECT_EQ(pager_->counters().faults, 0u);
+  ASSERT_TRUE(pager_->bring_now(1));  // zero: who touches it waits
+  expect_page(1);
+  EXPECT_EQ(pager_->counters().faults, 1u);
+  ASSERT_TRUE(pager_->bring_now(1));
+  ASSERT_TRUE(pager_->bring_ahead());
+  ASSERT_TRUE(pager_->wait_complete());
   for (uint64_t number = 0; number < kPages; ++number) expect_page(number);
 }
 
@@ -191,16 +214,25 @@ TEST_F(PagerTest, APageGivenBackStaysZero) {
 }
 
 TEST_F(PagerTest, DamageIsToldAndNeverSeen) {
-  for (const auto& entry : std::filesystem::directory_iterator(store_.path() + "/packs")) {
-    std::fstream file(entry.path(), std::ios::in | std::ios::out | std::ios::binary);
-    file.seekp(static_cast<std::streamoff>(std::filesystem::file_size(entry.path()) / 2));
-    file.put('#');
-  }
+  damage_packs();
   std::promise<std::string> told;
   start({.on_damage = [&](base::Error error) { told.set_value(error.text()); }});
   EXPECT_FALSE(pager_->wait_complete());
   std::string text = told.get_future().get();
   EXPECT_NE(text.find("packs/"), std::string::npos) << text;
+}
+
+TEST_F(PagerTest, WhoBringsADamagedPageIsTold) {
+  damage_packs();
+  start({}, false);
+  size_t damaged = 0;
+  for (uint64_t number = 0; number < kPages; ++number) {
+    auto brought = pager_->bring_now(number);
+    if (brought) continue;
+    ++damaged;
+    EXPECT_NE(brought.error().text().find("packs/"), std::string::npos) << brought.error().text();
+  }
+  EXPECT_EQ(damaged, 1u) << "in the older pack it is a page that was written again";
 }
 
 }  // namespace

@@ -48,6 +48,24 @@ TEST_F(SerialOutputTest, WritesToAPipeWithoutWaitingForTheEnd) {
   close(ends[1]);
 }
 
+TEST_F(SerialOutputTest, WritesWhatCameBeforeItBeganEvenIfItNeverDoes) {
+  for (bool begins : {true, false}) {
+    int ends[2];
+    ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+    {
+      auto output = SerialOutput::create(serial_, ends[1]);
+      ASSERT_TRUE(output) << output.error().text();
+      print("early");
+      if (begins) {
+        ASSERT_TRUE((*output)->begin());
+      }
+    }
+    close(ends[1]);
+    EXPECT_EQ(read_all(ends[0]), "early") << begins;
+    close(ends[0]);
+  }
+}
+
 TEST_F(SerialOutputTest, WritesOutTheLastLinesWhenItEnds) {
   FILE* file = tmpfile();
   ASSERT_NE(file, nullptr);

@@ -45,8 +45,7 @@ class StaleHeadTest : public ::testing::Test {
     Head head{.branch = branch_, .parent = parent, .vm_name = "vm", .layers = {}};
     for (size_t i = first_layer; i < layers_.size(); ++i) head.layers.push_back({0, layers_[i]});
     const auto bytes = encode_head(store_->format(), head);
-    std::ofstream(directory_.file("store") + "/" + head_name(branch_),
-                  std::ios::binary)
+    std::ofstream(directory_.file("store") + "/" + head_name(branch_), std::ios::binary)
         .write(reinterpret_cast<const char*>(bytes.data()),
                static_cast<std::streamsize>(bytes.size()));
   }

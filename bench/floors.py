@@ -1,0 +1,75 @@
+"""What the host itself takes, measured in the same run: the floors that explain a missed target, or do
+not."""
+import json
+import os
+import statistics
+import subprocess
+
+from qemu import now_ns
+from table import percentile
+
+
+class Floors:
+    """Part of Bench (measure.py), which has what is used here."""
+
+    def measure_floors(self):
+        out = subprocess.run([f"{self.build}/bench/host_floors"], stdout=subprocess.PIPE, check=True)
+        self.floor = json.loads(out.stdout)
+        self.floor["disk_us"] = self.disk_us()
+        self.floor["restore_ms"] = statistics.median(
+            self.bare_restore() for _ in range(5 if self.quick else 31))
+        for name, unit, what in (("page_fault_us", "us", "a page touched first"),
+                                 ("cpuid_us", "us", "CPUID"),
+                                 ("thread_us", "us", "a thread, made and heard of"),
+                                 ("wake_us", "us", "a thread woken"),
+                                 ("memory_mb_s", "MB/s", "memory"),
+                                 ("gap_p99_us", "us", "gaps of loops that read the clock, p99"),
+                                 ("disk_us", "us", "a read of 4 KiB from the disk"),
+                                 ("restore_ms", "ms", "a restore that is KVM's calls only: own part")):
+            self.table.add(f"host: {what}", self.floor[name], unit)
+
+    def bare_restore(self):
+        """Milliseconds besides KVM's calls of the least that a restore can be (bare_restore.cc)."""
+        path, env = self.times_env()
+        program = f"{self.build}/bench/bare_restore"
+        start = now_ns()
+        pid = os.posix_spawn(program, [program, str(self.memory), program], {**os.environ, **env})
+        try:
+            total, kvm, _, _ = self.entered(path, start)
+            return (total - kvm) / 1e6
+        finally:
+            os.kill(pid, 9)
+            os.waitpid(pid, 0)
+
+    def disk_us(self):
+        """Microseconds of a read of 4 KiB past the page cache, one at a time."""
+        out = subprocess.run(
+            ["fio", "--name=j", f"--filename={self.work}/fio", "--rw=randread", "--bs=4k",
+             "--iodepth=1", "--ioengine=psync", "--direct=1", "--size=256M", "--runtime=2",
+             "--time_based", "--output-format=json"], stdout=subprocess.PIPE, check=True).stdout
+        os.unlink(f"{self.work}/fio")
+        return json.loads(out)["jobs"][0]["read"]["clat_ns"]["percentile"]["50.000000"] / 1e3
+
+    def fio_ms(self, size_mib):
+        """Milliseconds in which the disk reads so much, one after the other; the median of three."""
+        speed = statistics.median(self.fio("read", size_mib) for _ in range(3))
+        os.unlink(f"{self.work}/fio")
+        return size_mib * 1.048576 / speed * 1e3
+
+    def why_stall(self, run, part, target_us):
+        """Gaps that have nothing to do with a snapshot, where they are as long as the target."""
+        spins, loops = percentile(run["busy_ns"], part) / 1e3, self.floor["gap_p99_us"]
+        if max(spins, loops if part > 0.9 else 0) < target_us:
+            return None
+        return (f"the host takes processors away: in windows in which a thread spins instead of the "
+                f"snapshot {spins:.0f} us, p99 of loops that only read the clock {loops:.0f} us; the "
+                f"longest pause {max(run['pause_ns']) / 1e3:.0f} us")
+
+    def why_restore(self, cache):
+        why = (f"a program that makes KVM's calls, serves one page and does nothing else takes "
+               f"{self.floor['restore_ms']:.2g} ms of its own here: a page touched first "
+               f"{self.floor['page_fault_us']:.1f} us, CPUID {self.floor['cpuid_us']:.1f} us, a "
+               f"thread {self.floor['thread_us']:.0f} us")
+        if cache == "warm":
+            return why
+        return why + f"; cold, each read of the disk {self.floor['disk_us']:.0f} us"
