@@ -34,8 +34,8 @@ double percentile(std::vector<double> values, double part) {
 }
 
 double median_of(int runs, const std::function<double()>& measure) {
-  std::vector<double> values;
-  for (int i = 0; i < runs; ++i) values.push_back(measure());
+  std::vector<double> values(static_cast<size_t>(runs));
+  for (double& value : values) value = measure();
   return percentile(values, 0.5);
 }
 
@@ -119,7 +119,7 @@ void stay_on(int cpu) {
 // Every processor has a loop that does nothing but read the clock: the longest gap that one of them
 // sees in each window, in microseconds.
 std::vector<double> gaps(int windows, std::chrono::milliseconds length) {
-  std::vector<double> longest;
+  std::vector<double> longest(static_cast<size_t>(windows));
   std::atomic<bool> done = false;
   auto look = [&](std::chrono::nanoseconds span) {
     auto last = Clock::now(), end = last + span;
@@ -140,7 +140,7 @@ std::vector<double> gaps(int windows, std::chrono::milliseconds length) {
     });
   }
   stay_on(0);
-  for (int i = 0; i < windows; ++i) longest.push_back(look(length));
+  for (double& most : longest) most = look(length);
   done = true;
   for (auto& thread : others) thread.join();
   return longest;

@@ -2,10 +2,10 @@
 // and how much of the time until then was spent in KVM's calls. Calls of several threads at once
 // count once.
 //
-// KVM_TIMES=FILE: where one line goes at the first KVM_RUN, "ENTERED IN_KVM CPU CPU_IN_KVM": when
-// that was by CLOCK_MONOTONIC, the time in KVM's calls, the CPU time of the process and the part of
-// it in KVM's calls, all in nanoseconds. CPU time says something on a loaded machine too. The
-// process goes on.
+// KVM_TIMES=FILE: where one line goes at the first KVM_RUN, "ENTERED IN_KVM CPU CPU_IN_KVM PID":
+// when that was by CLOCK_MONOTONIC, the time in KVM's calls, the CPU time of the process and the
+// part of it in KVM's calls, all in nanoseconds. CPU time says something on a loaded machine too.
+// The process goes on.
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
@@ -42,7 +42,7 @@ void report() {
   if (path == nullptr) return;
   int fd = ::open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
   if (fd < 0) return;
-  ::dprintf(fd, "%lu %lu %lu %lu\n", now, in_kvm_ns, cpu, cpu_in_kvm_ns);
+  ::dprintf(fd, "%lu %lu %lu %lu %d\n", now, in_kvm_ns, cpu, cpu_in_kvm_ns, ::getpid());
   ::close(fd);
 }
 

@@ -15,7 +15,6 @@ base::Result<std::unique_ptr<Branch>> Branch::create(Store& store,
                                                      std::shared_ptr<const Snapshot> parent,
                                                      std::string_view vm_name) {
   if (vm_name.size() > kMaxNameBytes) return base::fail("the machine's name is too long");
-  Storage& storage = store.storage();
   TRY_ASSIGN(const Id id, store.new_id());
   std::unique_ptr<Branch> branch(new Branch(store, id, vm_name));
   if (parent) {
@@ -25,15 +24,25 @@ base::Result<std::unique_ptr<Branch>> Branch::create(Store& store,
   branch->head_.branch = id;
   branch->head_.vm_name = vm_name;
   branch->parent_ = std::move(parent);
-
-  // A recovery that came between would take the file for what a killed process left.
-  TRY_ASSIGN(auto store_lock, store.lock(File::Lock::kShared));
-  TRY_ASSIGN(branch->lock_,
-             storage.create(branch_lock_name(branch->id()), Storage::Caching::kCached));
-  TRY(wait_for_lock(*branch->lock_, File::Lock::kExclusive));
-  // For people, while the machine runs; nothing depends on it, so a full disk may leave it out.
-  (void)branch->lock_->write(0, std::as_bytes(std::span(vm_name)));
   return branch;
+}
+
+base::Result<void> Branch::take_place() {
+  std::lock_guard lock(place_mutex_);
+  if (lock_) return {};
+  Storage& storage = store_.storage();
+  const std::string name = branch_lock_name(id());
+  // A recovery that came between would take the file for what a killed process left.
+  TRY_ASSIGN(auto store_lock, store_.lock(File::Lock::kShared));
+  TRY_ASSIGN(auto file, storage.create(name, Storage::Caching::kCached));
+  if (auto locked = wait_for_lock(*file, File::Lock::kExclusive); !locked) {
+    (void)storage.remove(name);
+    return locked;
+  }
+  // For people, while the machine runs; nothing depends on it, so a full disk may leave it out.
+  (void)file->write(0, std::as_bytes(std::span(vm_name_)));
+  lock_ = std::move(file);
+  return {};
 }
 
 Branch::~Branch() {
@@ -92,6 +101,7 @@ base::Result<void> Branch::write_head(const Head& head) {
 
 base::Result<LayerFiles> Branch::create_layer(uint32_t disk) {
   if (disk >= kMaxDisks) return base::fail(fmt::format("disk {}: too many disks", disk));
+  TRY(take_place());
   Storage& storage = store_.storage();
   LayerFiles layer;
   TRY_ASSIGN(layer.id, new_file_id());
@@ -127,6 +137,7 @@ base::Result<std::unique_ptr<Commit>> Branch::begin(Kind kind) {
       return base::fail("an incremental snapshot needs an earlier one");
     }
   }
+  TRY(take_place());
   // Once for each machine, and not when it starts. What is left over does no harm but take space,
   // so a recovery that cannot be done is no reason to take no snapshot.
   if (!recovered_) recovered_ = try_recover_store(store_).value_or(true);
@@ -150,6 +161,7 @@ base::Result<void> Branch::merge_if_due() {
       auto found = merged_.find(space.space);
       if (found != merged_.end() && found->second.of == snapshot->id()) continue;
     }
+    TRY(take_place());
     TRY_ASSIGN(const Id id, new_file_id());
     TRY_ASSIGN(auto file, storage.create(run_name(id), Storage::Caching::kCached));
     auto merge = [&]() -> base::Result<RunInfo> {

@@ -1,7 +1,7 @@
-// One running machine's place in the store: heads/<id>.lock, locked for as long as the machine
-// lives, and what its next snapshot continues: the parent snapshot and the disk layers written
-// since. The layers make a HEAD necessary; a machine without any has none, and nothing of it has to
-// be durable before its first commit.
+// One running machine's place in the store: heads/<id>.lock, locked from its first file there for
+// as long as the machine lives, and what its next snapshot continues: the parent snapshot and the
+// disk layers written since. The layers make a HEAD necessary; a machine without any has none, and
+// nothing of it has to be durable before its first commit.
 //
 // Owned by the machine's snapshot engine. Commits are one at a time; create_layer() and
 // merge_if_due() may run on other threads. The Store outlives it.
@@ -76,6 +76,9 @@ class Branch {
   };
   Branch(Store& store, const Id& id, std::string_view vm_name)
       : store_(store), id_(id), vm_name_(vm_name) {}
+  // Before the first file: whoever recovers the store lets them be from then on. A machine that is
+  // restored and takes no snapshot makes no file at all.
+  base::Result<void> take_place();
   base::Result<void> write_head(const Head& head);  // durably
   // Packs, runs and layers carry the first half of their branch's id, so that a recovery knows,
   // without reading them, whose unfinished files they are.
@@ -88,6 +91,7 @@ class Branch {
   Store& store_;
   const Id id_;
   const std::string vm_name_;
+  std::mutex place_mutex_;  // guards lock_; held while the store's lock is waited for
   std::unique_ptr<File> lock_;
   bool recovered_ = false;
   mutable std::mutex mutex_;  // guards what follows

@@ -173,8 +173,8 @@ print("held", flush=True)
 time.sleep(60)' >held.txt &
 holder=$!
 until_true grep -q held held.txt
-"$minivmm" run --kernel "$dirty" --cmdline 'size=1M rate=1' --memory 64M --name early \
-    --store store --api-socket "$scratch/early" >/dev/null </dev/null &
+"$minivmm" restore store --disk disk.img --name early --api-socket "$scratch/early" \
+    >/dev/null </dev/null &
 early=$!
 until_true test -S early
 same "not made yet" "$("$minivmm" ps --json | jq -r '.[].state')" "Not started"

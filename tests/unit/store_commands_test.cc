@@ -93,8 +93,10 @@ TEST_F(StoreCommands, ListSaysWhatIsDamaged) {
             1);
 }
 
-TEST_F(StoreCommands, ListShowsAMachineWithoutDisks) {
+TEST_F(StoreCommands, ListShowsAMachineWithoutDisksThatTakesSnapshots) {
   auto branch = store.store().create_branch(ids[0], "job2").value();
+  EXPECT_EQ(run_json({"list", store.path()})["branches"].size(), 1u) << "it has no file there";
+  branch->begin(snapshot::Kind::kFull).value()->abandon();
   EXPECT_EQ(run({"list", store.path()}), kSuccess) << err;
   EXPECT_THAT(out, HasSubstr(": job2 runs\n"));
   json listed = run_json({"list", store.path()});
