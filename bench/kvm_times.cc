@@ -41,8 +41,10 @@ void report() {
   const char* path = std::getenv("KVM_TIMES");
   if (path == nullptr) return;
   int fd = ::open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-  if (fd < 0) return;
-  ::dprintf(fd, "%lu %lu %lu %lu %d\n", now, in_kvm_ns, cpu, cpu_in_kvm_ns, ::getpid());
+  if (fd < 0 ||
+      ::dprintf(fd, "%lu %lu %lu %lu %d\n", now, in_kvm_ns, cpu, cpu_in_kvm_ns, ::getpid()) < 0) {
+    std::perror("kvm_times");
+  }
   ::close(fd);
 }
 
