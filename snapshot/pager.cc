@@ -113,6 +113,7 @@ void Pager::give_up(base::Error error) {
 // --- what somebody waits for ---
 
 void Pager::serve_faults() {
+  fault_thread_ = std::this_thread::get_id();
   // There, or they would be copied late.
   std::memset(around_.data() + around_.size() / 2, 0, around_.size() / 2);
   std::array<pollfd, 2> wait{{{userfault_.fd(), POLLIN, 0}, {stop_.fd(), POLLIN, 0}}};
@@ -252,7 +253,7 @@ Result<void> Pager::place(std::span<const Filled> pages) {
     if (provided == wanted) continue;
     // Somebody gives pages back just now; the fault thread hears of it with this lock.
     lock.unlock();
-    if (std::this_thread::get_id() == faults_.get_id()) {
+    if (std::this_thread::get_id() == fault_thread_) {
       TRY(take_event());
     } else {
       std::this_thread::yield();

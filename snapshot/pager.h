@@ -140,6 +140,8 @@ class Pager {
   std::optional<HugePages> huge_;   // the background thread's
   base::Mapping around_;            // the fault thread's: what it reads, then zeroes
   std::deque<std::byte*> waiting_;  // the fault thread's: addresses
+  // faults_ itself is not to be read before it is assigned, which may be after it began.
+  std::atomic<std::thread::id> fault_thread_ = std::thread::id();
   std::thread faults_, background_;
 };
 
