@@ -5,7 +5,7 @@
 //
 //   bare_restore MIB FILE
 //
-// Loaded with bench/kvm_times.cc, which tells when the guest was entered; then it stays.
+// Linked with bench/kvm_times.cc, which tells when the guest was entered; then it stays.
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/mman.h>

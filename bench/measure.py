@@ -26,8 +26,9 @@ class Bench(Floors, Stalls, Restored):
     def __init__(self, options, work):
         self.quick, self.work = options.quick, work
         self.build = os.path.abspath(options.build)
-        self.built = os.path.abspath(options.minivmm or f"{options.build}/minivmm")
+        self.built = f"{self.build}/minivmm"
         self.minivmm = self.installed(self.built)
+        self.timed = self.installed(f"{self.build}/bench/minivmm_timed")
         self.payload = f"{self.build}/payloads/jitter.elf"
         self.table, self.data = Table(), {}
         self.memory = options.memory or (512 if self.quick else 2048)
@@ -143,7 +144,7 @@ class Bench(Floors, Stalls, Restored):
         path = f"{self.work}/times"
         if os.path.exists(path):
             os.unlink(path)
-        return path, {"LD_PRELOAD": f"{self.build}/bench/libkvm_times.so", "KVM_TIMES": path}
+        return path, {"KVM_TIMES": path}
 
     @staticmethod
     def entered(path, start):
@@ -158,8 +159,8 @@ class Bench(Floors, Stalls, Restored):
         path, env = self.times_env()
         quiet = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1)]
         start = now_ns()
-        pid = os.posix_spawn(self.minivmm, [self.minivmm, "restore", f"{store}@{snapshot}", how,
-                                            "--name", f"bench{os.getpid()}-{self.names}"],
+        pid = os.posix_spawn(self.timed, [self.timed, "restore", f"{store}@{snapshot}", how,
+                                          "--name", f"bench{os.getpid()}-{self.names}"],
                              {**os.environ, **env}, file_actions=quiet)
         try:
             return self.entered(path, start)
@@ -231,6 +232,7 @@ class Bench(Floors, Stalls, Restored):
         times = []
         for _ in range(runs):
             path, env = self.times_env()
+            env["LD_PRELOAD"] = f"{self.build}/bench/libkvm_times.so"
             with Qemu(self.work, self.payload, append, self.memory, save, env) as guest:
                 times.append(self.entered(path, guest.started_ns)[0] / 1e6)
         return times
@@ -321,7 +323,6 @@ def main():
     parser.add_argument("--memory", type=int)
     parser.add_argument("--only", nargs="+", choices=Bench.PARTS, default=Bench.PARTS)
     parser.add_argument("--build", default="build/release")
-    parser.add_argument("--minivmm")
     parser.add_argument("--work", default="/var/tmp")
     options = parser.parse_args()
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):

@@ -3,7 +3,7 @@
 # same run) and prints a table: value, spread, target, peer. Needs /dev/kvm; runs natively.
 #
 #   bench/run.sh [--quick] [--json FILE] [--svg DIR] [--only PART…] [--build DIR]
-#                [--memory MIB] [--minivmm FILE] [--work DIR]
+#                [--memory MIB] [--work DIR]
 #
 #   --quick   smaller guests and fewer runs: minutes instead of an hour
 #   --json    the same as a list of {name, value, unit, target, met, peer, peer_value,
@@ -13,7 +13,6 @@
 #   --only    of: program stalls sizes full_snapshots verify_and_eager restores working_set clones
 #             dirty_tracking boot
 #   --build   default build/release
-#   --minivmm the program, default that of the build
 #   --work    where stores go, on the file system to measure; default /var/tmp
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

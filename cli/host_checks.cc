@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/userfaultfd.h>
-#include <pwd.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -17,7 +16,7 @@
 #include <string_view>
 
 #include "cli/size.h"
-#include "devices/virtio/slirp_library.h"
+#include "devices/virtio/net_user.h"
 #include "vmm/base/fd.h"
 #include "vmm/base/io_uring.h"
 #include "vmm/base/urgency.h"
@@ -42,11 +41,6 @@ std::string read_text(const std::string& path) {
   text.resize(static_cast<size_t>(std::max<ssize_t>(count, 0)));
   while (text.ends_with('\n')) text.pop_back();
   return text;
-}
-
-std::string user_name() {
-  const passwd* user = ::getpwuid(::getuid());
-  return user == nullptr ? std::to_string(::getuid()) : user->pw_name;
 }
 
 bool cpu_has(std::string_view flag) {
@@ -172,10 +166,10 @@ HostCheck check_real_time() {
         "the control group (or container) does not allow it: give its cpu.rt_runtime_us "
         "a value, or the container CAP_SYS_NICE";
   } else {
-    check.advice = fmt::format(
-        "echo '{} - rtprio 2' | sudo tee -a /etc/security/limits.conf, then log in again; in a "
-        "systemd unit LimitRTPRIO=2",
-        user_name());
+    check.advice =
+        "echo \"$USER - rtprio 2\" | sudo tee -a /etc/security/limits.conf, then log in again; in "
+        "a "
+        "systemd unit LimitRTPRIO=2";
   }
   return check;
 }
@@ -235,12 +229,12 @@ HostCheck check_tun() {
 
 HostCheck check_user_network() {
   HostCheck check = named("user_network");
-  if (auto library = virtio::SlirpLibrary::load(); library) {
-    check.found = "libslirp is there";
+  if (auto network = virtio::UserNetwork::start({}); network) {
+    check.found = "minivmm-slirp is there, and starts";
   } else {
     check.state = State::kLimited;
-    check.found = library.error().text();
-    check.advice = "sudo apt install libslirp0, or use --net tap=NAME";
+    check.found = network.error().text();
+    check.advice = "put minivmm-slirp beside minivmm; sudo apt install libslirp0; --net tap=NAME";
   }
   return check;
 }

@@ -24,8 +24,8 @@ minivmm_static_library(lz4 liblz4.a lz4.h)
 minivmm_static_library(bz2 libbz2.a bzlib.h)
 minivmm_static_library(lzo liblzo2.a lzo/lzo1x.h)
 
-# libslirp is loaded when a user-mode network is asked for (devices/virtio/slirp_library.h): only
-# its header is needed here.
+# Debian has it as a shared library only, with glib behind it.
+find_library(slirp_library NAMES slirp REQUIRED)
 find_path(slirp_include NAMES slirp/libslirp.h REQUIRED)
 
 # Header-only: HTTP of the control socket.

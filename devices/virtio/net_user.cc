@@ -1,14 +1,19 @@
 #include "devices/virtio/net_user.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <charconv>
-#include <chrono>
-#include <string>
+#include <filesystem>
 
-#include "vmm/base/thread.h"
+#include "devices/slirp/protocol.h"
 
 namespace virtio {
 
@@ -17,7 +22,6 @@ using base::Result;
 
 namespace {
 
-constexpr int kTurnFrames = 64;
 // Room for some full TCP windows on their way to the guest; the kernel may grant less.
 constexpr int kSocketBytes = 1 << 20;
 
@@ -30,39 +34,63 @@ Result<uint16_t> parse_port(std::string_view text) {
   return port;
 }
 
-std::string describe(const HostForward& forward) {
-  char address[INET_ADDRSTRLEN];
-  inet_ntop(AF_INET, &forward.host_address, address, sizeof address);
-  return fmt::format("forward {} {}:{} to the guest's port {}", forward.udp ? "udp" : "tcp",
-                     address, forward.host_port, forward.guest_port);
+Result<std::string> installed_program() {
+  std::error_code error;
+  auto self = std::filesystem::read_symlink("/proc/self/exe", error);
+  if (error) return fail("user-mode network: /proc/self/exe", error.value());
+  return (self.parent_path() / "minivmm-slirp").string();
 }
 
-in_addr address(const char* text) {
-  in_addr result;
-  inet_pton(AF_INET, text, &result);
-  return result;
+// With the one end of the socket pair as its descriptor kStackFd, and nothing else of this process
+// but standard error. No signal reaches it: a Ctrl-C is for the machine.
+Result<pid_t> spawn(const std::string& program, const UserNetwork::Options& options,
+                    int stack_end) {
+  std::vector<std::string> words{program};
+  if (options.restricted) words.push_back(slirp::kRestricted);
+  for (const HostForward& forward : options.forwards) words.push_back(to_string(forward));
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+
+  posix_spawn_file_actions_t files;
+  ::posix_spawn_file_actions_init(&files);
+  ::posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  ::posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+  ::posix_spawn_file_actions_adddup2(&files, stack_end, slirp::kStackFd);
+  posix_spawnattr_t attributes;
+  ::posix_spawnattr_init(&attributes);
+  sigset_t all;
+  sigfillset(&all);
+  ::posix_spawnattr_setsigmask(&attributes, &all);
+  ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
+  pid_t pid = -1;
+  int error = ::posix_spawn(&pid, program.c_str(), &files, &attributes, argv.data(), environ);
+  ::posix_spawnattr_destroy(&attributes);
+  ::posix_spawn_file_actions_destroy(&files);
+  if (error != 0) {
+    return fail(fmt::format("user-mode network: start {} (it belongs beside minivmm; a tap goes "
+                            "without it)",
+                            program),
+                error);
+  }
+  return pid;
 }
 
-int64_t now_ns(void*) {
-  return std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-short poll_events(int slirp_events) {
-  int events = 0;
-  if (slirp_events & SLIRP_POLL_IN) events |= POLLIN;
-  if (slirp_events & SLIRP_POLL_OUT) events |= POLLOUT;
-  if (slirp_events & SLIRP_POLL_PRI) events |= POLLPRI;
-  return static_cast<short>(events);
-}
-
-int slirp_events(short events) {
-  int result = 0;
-  if (events & POLLIN) result |= SLIRP_POLL_IN;
-  if (events & POLLOUT) result |= SLIRP_POLL_OUT;
-  if (events & POLLPRI) result |= SLIRP_POLL_PRI;
-  if (events & POLLERR) result |= SLIRP_POLL_ERR;
-  if (events & POLLHUP) result |= SLIRP_POLL_HUP;
-  return result;
+// What the stack says first: that it is there, or why it is not.
+Result<void> wait_for_stack(int fd) {
+  pollfd readable{fd, POLLIN, 0};
+  while (::poll(&readable, 1, -1) < 0 && errno == EINTR) {
+  }
+  char text[1024];
+  ssize_t size = ::recv(fd, text, sizeof text, 0);
+  if (size <= 0) {
+    return fail(
+        "user-mode network: minivmm-slirp ended at once (is Debian's package libslirp0 installed? "
+        "a tap goes without it)");
+  }
+  std::string_view said(text, static_cast<size_t>(size));
+  if (said != slirp::kReady) return fail(std::string(said));
+  return {};
 }
 
 }  // namespace
@@ -95,126 +123,34 @@ Result<HostForward> parse_host_forward(std::string_view text) {
   return forward;
 }
 
-// Called by libslirp on the stack's thread. Its timers serve IPv6 router advertisements only, and
-// on Linux it needs neither to register descriptors nor to wake the thread it runs on.
-const SlirpCb UserNetwork::kCallbacks = {
-    .send_packet = [](const void* frame, size_t size, void* opaque) -> ssize_t {
-      auto* self = static_cast<UserNetwork*>(opaque);
-      // Full, or nobody there: the frame is lost, TCP sends it again.
-      (void)::send(self->stack_end_.get(), frame, size, MSG_DONTWAIT | MSG_NOSIGNAL);
-      return static_cast<ssize_t>(size);
-    },
-    .guest_error = [](const char*, void*) {},
-    .clock_get_ns = now_ns,
-    .timer_new = [](SlirpTimerCb, void*, void*) -> void* { return nullptr; },
-    .timer_free = [](void*, void*) {},
-    .timer_mod = [](void*, int64_t, void*) {},
-    .register_poll_fd = [](int, void*) {},
-    .unregister_poll_fd = [](int, void*) {},
-    .notify = [](void*) {},
-    .init_completed = nullptr,
-    .timer_new_opaque = nullptr,
-};
+std::string to_string(const HostForward& forward) {
+  char address[INET_ADDRSTRLEN];
+  inet_ntop(AF_INET, &forward.host_address, address, sizeof address);
+  return fmt::format("{}:{}:{}-{}", forward.udp ? "udp" : "tcp", address, forward.host_port,
+                     forward.guest_port);
+}
 
 Result<std::unique_ptr<UserNetwork>> UserNetwork::start(const Options& options) {
-  TRY_ASSIGN(SlirpLibrary library, SlirpLibrary::load());
-  TRY_ASSIGN(base::EventFd stop, base::EventFd::create());
-  std::unique_ptr<UserNetwork> network(new UserNetwork(library, std::move(stop)));
-  TRY(network->connect_ends());
-  TRY(network->create_stack(options));
-  TRY_ASSIGN(network->thread_,
-             base::start_thread("user-network", [raw = network.get()] { raw->loop(); }));
-  return network;
-}
-
-UserNetwork::~UserNetwork() {
-  stop_.signal();
-  if (thread_.joinable()) thread_.join();
-  if (slirp_) library_.cleanup(slirp_);
-}
-
-Result<void> UserNetwork::connect_ends() {
+  std::string program = options.program;
+  if (program.empty()) {
+    TRY_ASSIGN(program, installed_program());
+  }
   int ends[2];
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) < 0) {
     return base::fail_errno("user-mode network: socketpair");
   }
-  device_end_.reset(ends[0]);
-  stack_end_.reset(ends[1]);
+  base::Fd device_end(ends[0]), stack_end(ends[1]);
   for (int end : ends) ::setsockopt(end, SOL_SOCKET, SO_SNDBUF, &kSocketBytes, sizeof kSocketBytes);
-  return {};
+  TRY_ASSIGN(pid_t stack, spawn(program, options, stack_end.get()));
+  stack_end.reset();  // so that the stack's end is the end of the link
+  std::unique_ptr<UserNetwork> network(new UserNetwork(std::move(device_end), stack));
+  TRY(wait_for_stack(network->fd()));
+  return network;
 }
 
-Result<void> UserNetwork::create_stack(const Options& options) {
-  SlirpConfig config{};
-  config.version = 1;  // of the structure: all of libslirp 4 knows it
-  config.restricted = options.restricted;
-  config.in_enabled = true;
-  config.vnetwork = address("10.0.2.0");
-  config.vnetmask = address("255.255.255.0");
-  config.vhost = address("10.0.2.2");
-  config.vdhcp_start = address("10.0.2.15");
-  config.vnameserver = address("10.0.2.3");
-  slirp_ = library_.create(&config, &kCallbacks, this);
-  if (!slirp_) return fail("user-mode network: libslirp refused its configuration");
-  for (const HostForward& forward : options.forwards) TRY(add_forward(forward));
-  return {};
-}
-
-Result<void> UserNetwork::add_forward(const HostForward& forward) {
-  // Guest address 0: the one that DHCP gives.
-  if (library_.add_hostfwd(slirp_, forward.udp, forward.host_address, forward.host_port, in_addr{},
-                           forward.guest_port) == 0) {
-    return {};
-  }
-  int os_error = errno;
-  std::string what = describe(forward);
-  switch (os_error) {
-    case EADDRINUSE:
-      what += " (take another host port)";
-      break;
-    case EACCES:
-      what += " (ports below 1024 need a privilege: take a higher one)";
-      break;
-    case EADDRNOTAVAIL:
-      what += " (the host has no such address)";
-      break;
-  }
-  return fail(what, os_error);
-}
-
-void UserNetwork::loop() {
-  for (;;) {
-    polled_ = {{stop_.fd(), POLLIN, 0}, {stack_end_.get(), POLLIN, 0}};
-    uint32_t timeout_ms = UINT32_MAX;
-    auto add_poll = [](int fd, int events, void* opaque) {
-      auto& polled = static_cast<UserNetwork*>(opaque)->polled_;
-      polled.push_back({fd, poll_events(events), 0});
-      return static_cast<int>(polled.size() - 1);
-    };
-    library_.pollfds_fill(slirp_, &timeout_ms, add_poll, this);
-    int ready = ::poll(polled_.data(), polled_.size(), static_cast<int>(timeout_ms));
-    if (polled_[0].revents) return;
-    auto ready_events = [](int index, void* opaque) {
-      auto& polled = static_cast<UserNetwork*>(opaque)->polled_;
-      return slirp_events(polled[static_cast<size_t>(index)].revents);
-    };
-    // Sockets first: this also sets the stack's clock, and what the guest sends is to be stamped
-    // with the time of now (a datagram's socket that looks 240 s old is closed at once).
-    library_.pollfds_poll(slirp_, ready < 0, ready_events, this);
-    if (!(polled_[1].revents & POLLIN)) continue;
-    take_frames();
-    // pollfds_poll() ends in sending what is queued: what waited for the guest's ARP reply would
-    // otherwise wait for some timer too. No socket is looked at twice.
-    auto no_events = [](int, void*) { return 0; };
-    library_.pollfds_poll(slirp_, 0, no_events, this);
-  }
-}
-
-void UserNetwork::take_frames() {
-  for (int frames = 0; frames < kTurnFrames; ++frames) {
-    ssize_t size = ::recv(stack_end_.get(), frame_.data(), frame_.size(), MSG_DONTWAIT);
-    if (size <= 0) return;
-    library_.input(slirp_, frame_.data(), static_cast<int>(size));
+UserNetwork::~UserNetwork() {
+  ::kill(stack_, SIGKILL);
+  while (::waitpid(stack_, nullptr, 0) < 0 && errno == EINTR) {
   }
 }
 

@@ -2,12 +2,17 @@
 #include "devices/virtio/net_user.h"
 
 #include <arpa/inet.h>
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <fstream>
 #include <functional>
 
 namespace virtio {
@@ -98,6 +103,11 @@ class Guest {
   int fd_;
 };
 
+base::Result<std::unique_ptr<UserNetwork>> start(std::vector<HostForward> forwards = {},
+                                                 bool restricted = false) {
+  return UserNetwork::start({std::move(forwards), restricted, MINIVMM_SLIRP});
+}
+
 base::Fd bind_loopback(int type, uint16_t& port) {
   base::Fd socket(::socket(AF_INET, type | SOCK_CLOEXEC, 0));
   sockaddr_in address{};
@@ -116,7 +126,7 @@ std::unique_ptr<UserNetwork> start_forwarding(bool udp, uint16_t guest_port, uin
   for (int attempt = 0; attempt < 20; ++attempt) {
     bind_loopback(udp ? SOCK_DGRAM : SOCK_STREAM, host_port).reset();
     HostForward forward{udp, {htonl(INADDR_LOOPBACK)}, host_port, guest_port};
-    auto network = UserNetwork::start({{forward}, restricted});
+    auto network = start({forward}, restricted);
     if (network) return std::move(*network);
   }
   return nullptr;
@@ -131,7 +141,7 @@ sockaddr_in loopback(uint16_t port) {
 }
 
 TEST(UserNetwork, AnswersForItsGateway) {
-  auto network = UserNetwork::start({});
+  auto network = start();
   ASSERT_TRUE(network) << network.error().text();
   Guest guest(**network);
   guest.send(arp(1, kBroadcast, Bytes(6), kGateway));
@@ -143,7 +153,7 @@ TEST(UserNetwork, AnswersForItsGateway) {
 }
 
 TEST(UserNetwork, GivesAnAddressByDhcp) {
-  auto network = UserNetwork::start({});
+  auto network = start();
   ASSERT_TRUE(network) << network.error().text();
   Guest guest(**network);
   // DHCPDISCOVER (RFC 2131): BOOTP request, transaction 0x12345678, magic cookie, message type 1.
@@ -170,7 +180,7 @@ TEST(UserNetwork, GivesAnAddressByDhcp) {
 TEST(UserNetwork, CarriesDatagramsToTheHostAndBack) {
   uint16_t port = 0;
   base::Fd host = bind_loopback(SOCK_DGRAM, port);
-  auto network = UserNetwork::start({});
+  auto network = start();
   ASSERT_TRUE(network) << network.error().text();
   Guest guest(**network);
   guest.send(udp4(kGuestIp, kGateway, 5000, port, {'p', 'i', 'n', 'g'}));  // 10.0.2.2: the host
@@ -193,7 +203,7 @@ TEST(UserNetwork, CarriesDatagramsToTheHostAndBack) {
 TEST(UserNetwork, ARestrictedGuestDoesNotReachTheHost) {
   uint16_t port = 0;
   base::Fd host = bind_loopback(SOCK_DGRAM, port);
-  auto network = UserNetwork::start({{}, true});
+  auto network = start({}, true);
   ASSERT_TRUE(network) << network.error().text();
   Guest guest(**network);
   guest.send(udp4(kGuestIp, kGateway, 5000, port, {'p', 'i', 'n', 'g'}));
@@ -242,15 +252,14 @@ TEST(UserNetwork, APortInUseIsRefused) {
   uint16_t port = 0;
   base::Fd taken = bind_loopback(SOCK_STREAM, port);
   ASSERT_EQ(::listen(taken.get(), 1), 0);
-  auto network = UserNetwork::start({{{false, {htonl(INADDR_LOOPBACK)}, port, 22}}});
+  auto network = start({{false, {htonl(INADDR_LOOPBACK)}, port, 22}});
   ASSERT_FALSE(network);
-  EXPECT_EQ(network.error().text(),
-            "forward tcp 127.0.0.1:" + std::to_string(port) +
-                " to the guest's port 22 (take another host port): Address already in use");
+  EXPECT_EQ(network.error().text(), "forward tcp:127.0.0.1:" + std::to_string(port) +
+                                        "-22 (take another host port): Address already in use");
 }
 
 TEST(UserNetwork, SurvivesFramesThatAreNone) {
-  auto network = UserNetwork::start({});
+  auto network = start();
   ASSERT_TRUE(network) << network.error().text();
   Guest guest(**network);
   guest.send({1});
@@ -259,6 +268,65 @@ TEST(UserNetwork, SurvivesFramesThatAreNone) {
   guest.send(kBroadcast + kGuestMac + Bytes{8, 6, 1, 2, 3});
   guest.send(arp(1, kBroadcast, Bytes(6), kGateway));
   EXPECT_FALSE(guest.receive([](const Bytes& frame) { return is_arp(frame, 2); }).empty());
+}
+
+// The kernel's word for it: what it says of a process that was killed and not waited for.
+bool ended(pid_t pid) {
+  siginfo_t info{};
+  return ::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT) == 0;
+}
+
+pid_t only_child() {
+  std::ifstream children(fmt::format("/proc/self/task/{}/children", ::gettid()));
+  pid_t pid = 0, another = 0;
+  children >> pid;
+  EXPECT_FALSE(children >> another);
+  return pid;
+}
+
+TEST(UserNetwork, AStackThatDiesIsACableThatWasPulled) {
+  auto network = start();
+  ASSERT_TRUE(network) << network.error().text();
+  pid_t stack = only_child();
+  ASSERT_GT(stack, 0);
+  ::kill(stack, SIGKILL);
+  ASSERT_TRUE(ended(stack));
+  uint8_t frame[64] = {};
+  EXPECT_EQ(::recv((*network)->fd(), frame, sizeof frame, 0), 0);  // the end, as Net takes it
+  EXPECT_EQ(::send((*network)->fd(), frame, sizeof frame, MSG_NOSIGNAL), -1);
+  EXPECT_EQ(errno, EPIPE);
+}
+
+TEST(UserNetwork, NoSignalOfTheTerminalEndsTheStack) {
+  auto network = start();
+  ASSERT_TRUE(network) << network.error().text();
+  pid_t stack = only_child();
+  ASSERT_GT(stack, 0);
+  for (int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP}) ::kill(stack, signal);
+  Guest guest(**network);
+  guest.send(arp(1, kBroadcast, Bytes(6), kGateway));
+  EXPECT_FALSE(guest.receive([](const Bytes& frame) { return is_arp(frame, 2); }).empty());
+}
+
+TEST(UserNetwork, ItsPortIsFreeAgainAfterIt) {
+  uint16_t port = 0;
+  auto network = start_forwarding(false, 22, port);
+  ASSERT_TRUE(network);
+  network.reset();
+  auto again = start({{false, {htonl(INADDR_LOOPBACK)}, port, 22}});
+  EXPECT_TRUE(again) << again.error().text();
+}
+
+TEST(UserNetwork, AStackThatIsNotThereIsSaid) {
+  UserNetwork::Options options;
+  options.program = "/nonexistent/minivmm-slirp";
+  auto network = UserNetwork::start(options);
+  ASSERT_FALSE(network);
+  EXPECT_THAT(network.error().text(), HasSubstr("/nonexistent/minivmm-slirp (it belongs beside"));
+  options.program = "/bin/true";
+  network = UserNetwork::start(options);
+  ASSERT_FALSE(network);
+  EXPECT_THAT(network.error().text(), HasSubstr("ended at once"));
 }
 
 TEST(HostForward, IsRead) {
@@ -272,6 +340,7 @@ TEST(HostForward, IsRead) {
   ASSERT_TRUE(forward) << forward.error().text();
   EXPECT_TRUE(forward->udp);
   EXPECT_EQ(forward->host_address.s_addr, 0u);
+  EXPECT_EQ(to_string(*forward), "udp:0.0.0.0:65535-1");
   EXPECT_EQ(forward->host_port, 65535);
 }
 
