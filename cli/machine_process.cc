@@ -127,6 +127,7 @@ Result<void> bind_socket(MachineProcess& process, const std::string& path) {
 }
 
 Result<void> serve(MachineProcess& process, const RunOptions& options) {
+  TRY(process.platform->begin());
   TRY(process.console->begin_output());
   TRY(process.snapshots->begin());
   if (process.pager) TRY(process.pager->bring_ahead());

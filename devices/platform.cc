@@ -36,6 +36,11 @@ Result<std::unique_ptr<Platform>> Platform::create(vmm::Machine& machine, Platfo
   return platform;
 }
 
+Result<void> Platform::begin() {
+  for (auto& loop : loops_) TRY(loop->begin());
+  return {};
+}
+
 Result<void> Platform::attach_legacy() {
   vmm::Bus& pio = machine_.pio();
   TRY(pio.attach(layout::kPortI8042, I8042::kPorts, i8042_, "i8042"));
@@ -100,7 +105,7 @@ Result<void> Platform::add_others(PlatformConfig& config, base::EventLoop& loop)
 }
 
 Result<base::EventLoop*> Platform::add_loop(std::string name) {
-  TRY_ASSIGN(auto loop, base::EventLoop::create(std::move(name)));
+  TRY_ASSIGN(auto loop, base::EventLoop::create_idle(std::move(name)));
   loops_.push_back(std::move(loop));
   return loops_.back().get();
 }

@@ -63,6 +63,9 @@ class Platform {
  public:
   static base::Result<std::unique_ptr<Platform>> create(vmm::Machine& machine,
                                                         PlatformConfig config);
+  // The devices' threads, without which nothing is done for the guest. It may run before: what it
+  // asks for waits.
+  base::Result<void> begin();
   ~Platform();
 
   Serial& serial() { return serial_; }

@@ -41,6 +41,7 @@ struct Board {
     auto devices = Platform::create(*machine, std::move(config));
     if (!devices) throw std::runtime_error(devices.error().text());
     platform = std::move(*devices);
+    if (auto begun = platform->begin(); !begun) throw std::runtime_error(begun.error().text());
   }
   SectionWriter save() {
     SectionWriter writer;

@@ -104,6 +104,7 @@ struct Restored {
                                                    .cpus = static_cast<uint32_t>(cpuid.size()),
                                                    .cpuid = cpuid}));
     TRY_ASSIGN(restored->platform, devices::Platform::create(*restored->machine, {}));
+    TRY(restored->platform->begin());
     restored->console = base::Fd(::memfd_create("console", MFD_CLOEXEC));
     TRY_ASSIGN(restored->serial_output,
                devices::SerialOutput::start(restored->platform->serial(), restored->console.get()));

@@ -128,6 +128,31 @@ TEST(EventLoop, RunIsNotLeftWaitingByAStopAtTheSameTime) {
   }
 }
 
+TEST(EventLoop, WhatIsReadyBeforeItBeginsIsHandledThen) {
+  auto loop = *EventLoop::create_idle("test");
+  auto event = *EventFd::create();
+  std::atomic<int> calls = 0;
+  ASSERT_TRUE(loop->watch(event.fd(), EPOLLIN, [&](uint32_t) { calls += event.consume(); }));
+  event.signal();
+  loop->hold();
+  loop->release();
+  EXPECT_EQ(calls, 0);
+  ASSERT_TRUE(loop->begin());
+  while (calls == 0) std::this_thread::yield();
+  loop->stop();
+  EXPECT_EQ(calls, 1);
+}
+
+TEST(EventLoop, OneThatNeverBeganCanGo) {
+  auto loop = *EventLoop::create_idle("test");
+  auto event = *EventFd::create();
+  bool called = false;
+  ASSERT_TRUE(loop->watch(event.fd(), EPOLLIN, [&](uint32_t) { called = true; }));
+  event.signal();
+  loop->stop();
+  EXPECT_FALSE(called);
+}
+
 // Both descriptors are ready in one turn; whichever handler comes first puts a new descriptor,
 // which is not ready, under the other's number.
 TEST(EventLoop, AnEventOfADescriptorThatWasClosedIsNotGivenToItsSuccessor) {

@@ -10,6 +10,12 @@
 namespace base {
 
 Result<std::unique_ptr<EventLoop>> EventLoop::create(std::string name) {
+  TRY_ASSIGN(auto loop, create_idle(std::move(name)));
+  TRY(loop->begin());
+  return loop;
+}
+
+Result<std::unique_ptr<EventLoop>> EventLoop::create_idle(std::string name) {
   std::unique_ptr<EventLoop> loop(new EventLoop(std::move(name)));
   loop->epoll_ = Fd(::epoll_create1(EPOLL_CLOEXEC));
   if (!loop->epoll_) return fail_errno("epoll_create1");
@@ -17,9 +23,13 @@ Result<std::unique_ptr<EventLoop>> EventLoop::create(std::string name) {
   loop->wake_ = std::make_unique<EventFd>(std::move(wake));
   TRY(loop->watch(loop->wake_->fd(), EPOLLIN,
                   [event = loop->wake_.get()](uint32_t) { event->consume(); }));
-  TRY_ASSIGN(loop->thread_, start_thread(loop->name_, [raw = loop.get()] { raw->loop(); }));
-  loop->thread_id_ = loop->thread_.get_id();
   return loop;
+}
+
+Result<void> EventLoop::begin() {
+  TRY_ASSIGN(thread_, start_thread(name_, [this] { loop(); }));
+  thread_id_ = thread_.get_id();
+  return {};
 }
 
 EventLoop::~EventLoop() { stop(); }

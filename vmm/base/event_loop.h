@@ -27,6 +27,9 @@ class EventLoop {
 
   // `name` is the thread's, as `ps -L` and gdb show it: 15 characters at most.
   static Result<std::unique_ptr<EventLoop>> create(std::string name);
+  // Without its thread: until begin() descriptors can be watched, and no handler runs.
+  static Result<std::unique_ptr<EventLoop>> create_idle(std::string name);
+  Result<void> begin();
   ~EventLoop();
 
   // Ends and joins the thread, after the tasks posted so far: no handler runs any more. Not from
@@ -43,8 +46,8 @@ class EventLoop {
   void hold();
   void release();
 
-  // Runs `task` on the loop's thread, after the handlers of this turn. Once the loop has stopped
-  // nothing runs any more.
+  // After begin(): runs `task` on the loop's thread, after the handlers of this turn. Once the loop
+  // has stopped nothing runs any more.
   void post(std::function<void()> task);
   // The same, and waits until it has run. On the loop's own thread, and on the caller's once the
   // loop has stopped, it runs at once.
