@@ -76,7 +76,7 @@ base::Result<ControlResponse> read_response(int fd, const Deadline& deadline) {
     ssize_t count = ::recv(fd, chunk.data(), chunk.size(), 0);
     if (count < 0 && (errno == EINTR || errno == EAGAIN)) continue;
     if (count < 0) return base::fail_errno("receive");
-    if (count == 0) return base::fail("the machine ended before it answered");
+    if (count == 0) return base::fail("the machine ended before it answered", ECONNRESET);
     input.append(chunk.data(), static_cast<size_t>(count));
     boost::system::error_code error;
     size_t taken = parser.put(boost::asio::buffer(input), error);

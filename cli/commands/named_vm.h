@@ -15,4 +15,8 @@ std::shared_ptr<std::string> add_vm_name(CLI::App& app);
 // In this user's runtime directory.
 base::Result<RunningVm> find_vm(const std::string& name);
 
+// Whether the machine that a request failed at, with `error`, has ended: its socket goes a moment
+// before its name does.
+bool ended(const std::string& name, const base::Error& error);
+
 }  // namespace cli

@@ -50,7 +50,7 @@ Result<base::Fd> take_interrupts() {
 // As ask_or_fail(), of a machine that may end meanwhile.
 Result<std::string> ask_running(const RunningVm& vm, const ControlRequest& request) {
   auto answer = ask_or_fail(vm.socket, request);
-  if (answer || vm_runs(runtime_dir_path(), vm.name)) return answer;
+  if (answer || !ended(vm.name, answer.error())) return answer;
   return fail(vm.name +
               " ended before it said how the snapshot went; `minivmm list STORE` shows "
               "whether it is there");

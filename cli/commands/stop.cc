@@ -40,8 +40,8 @@ base::Result<int> stop(const std::string& name, const StopOptions& options) {
                     : ControlRequest{"PUT", "/actions", R"({"action_type":"SendCtrlAltDel"})"};
   if (auto answer = ask_or_fail(vm.socket, request); !answer) {
     // A machine that ended meanwhile is what was wanted.
-    if (vm_runs(runtime_dir_path(), name)) return std::unexpected(answer.error());
-    return kSuccess;
+    if (ended(name, answer.error())) return kSuccess;
+    return std::unexpected(answer.error());
   }
   const auto begin = std::chrono::steady_clock::now();
   const auto end = begin + std::chrono::seconds(options.timeout_s);

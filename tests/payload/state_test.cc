@@ -130,6 +130,10 @@ struct Restored {
   }
 };
 
+// KVM keeps what a guest under Hyper-V would see, for every guest. Two of it are counters that go
+// on: HV_X64_MSR_VP_RUNTIME and HV_X64_MSR_TIME_REF_COUNT (Hyper-V's functional specification).
+bool goes_on(uint32_t msr) { return msr == 0x40000010 || msr == 0x40000020; }
+
 void expect_same_vcpu(const vmm::VcpuState& saved, const vmm::VcpuState& again) {
   EXPECT_EQ(bytes(saved.mp_state), bytes(again.mp_state));
   EXPECT_EQ(bytes(saved.regs), bytes(again.regs));
@@ -143,6 +147,7 @@ void expect_same_vcpu(const vmm::VcpuState& saved, const vmm::VcpuState& again) 
   ASSERT_EQ(saved.msrs.count(), again.msrs.count());
   for (size_t i = 0; i < saved.msrs.count(); ++i) {
     EXPECT_EQ(saved.msrs.entries()[i].index, again.msrs.entries()[i].index);
+    if (goes_on(saved.msrs.entries()[i].index)) continue;
     EXPECT_EQ(saved.msrs.entries()[i].data, again.msrs.entries()[i].data)
         << std::hex << saved.msrs.entries()[i].index;
   }
