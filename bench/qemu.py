@@ -11,13 +11,13 @@ def now_ns():
     return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
 
-def wait_for(condition, what, limit_s=120):
+def wait_for(condition, what, limit_s=120, every_s=0.001):
     end = time.monotonic() + limit_s
     while time.monotonic() < end:
         value = condition()
         if value:
             return value
-        time.sleep(0.001)
+        time.sleep(every_s)
     raise RuntimeError(f"{what}: nothing after {limit_s} s")
 
 
