@@ -1,7 +1,9 @@
 #include "cli/command_line.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
@@ -27,6 +29,16 @@ void raise_descriptor_limit() {
   if (::getrlimit(RLIMIT_NOFILE, &limit) < 0) return;
   limit.rlim_cur = limit.rlim_max;
   (void)::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+// One that was closed would be given to a disk or a socket, and messages written there. Standard
+// output is made one that cannot be written, so that what should go there is missed.
+void fill_standard_descriptors() {
+  for (int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (::fcntl(fd, F_GETFD) >= 0) continue;
+    (void)!::open("/dev/null",
+                  fd == STDERR_FILENO ? O_WRONLY : O_RDONLY);  // the lowest that is free
+  }
 }
 
 // The command that was being parsed when parsing ended.
@@ -74,6 +86,7 @@ int parse_and_run(int argc, const char* const* argv) {
 }  // namespace
 
 int run_command_line(int argc, const char* const* argv) {
+  fill_standard_descriptors();
   raise_descriptor_limit();
   int status = kSuccess, error = 0;
   try {

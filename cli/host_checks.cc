@@ -168,8 +168,7 @@ HostCheck check_real_time() {
   } else {
     check.advice =
         "echo \"$USER - rtprio 2\" | sudo tee -a /etc/security/limits.conf, then log in again; in "
-        "a "
-        "systemd unit LimitRTPRIO=2";
+        "a systemd unit LimitRTPRIO=2";
   }
   return check;
 }
@@ -234,7 +233,9 @@ HostCheck check_user_network() {
   } else {
     check.state = State::kLimited;
     check.found = network.error().text();
-    check.advice = "put minivmm-slirp beside minivmm; sudo apt install libslirp0; --net tap=NAME";
+    check.advice =
+        "minivmm-slirp belongs beside minivmm and needs libslirp (sudo apt install libslirp0); "
+        "--net tap=NAME goes without it";
   }
   return check;
 }

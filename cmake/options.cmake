@@ -27,6 +27,14 @@ if(MINIVMM_SANITIZE AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     -Wno-maybe-uninitialized -Wno-array-bounds -Wno-stringop-overflow -Wno-restrict -Wno-tsan)
 endif()
 
+# A program that runs on any Linux, and starts without the dynamic linker. The sanitizers' runtimes are
+# not made for that.
+function(minivmm_link_static target)
+  if(NOT MINIVMM_SANITIZE AND NOT MINIVMM_FUZZ)
+    target_link_options(${target} PRIVATE -static-pie)
+  endif()
+endfunction()
+
 # A static library for one folder of the project.
 function(minivmm_library name)
   add_library(${name} STATIC ${ARGN})

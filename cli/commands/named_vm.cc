@@ -7,7 +7,7 @@
 
 namespace cli {
 namespace {
-constexpr int kLooks = 100;
+constexpr int kLooks = 30;
 constexpr std::chrono::milliseconds kMoment(10);
 }  // namespace
 

@@ -88,7 +88,9 @@ Result<void> add_forward(Slirp* slirp, const HostForward& forward) {
       what += " (take another host port)";
       break;
     case EACCES:
-      what += " (ports below 1024 need a privilege: take a higher one)";
+      what +=
+          " (ports below 1024 need a privilege: take a higher one, or give minivmm-slirp "
+          "cap_net_bind_service)";
       break;
     case EADDRNOTAVAIL:
       what += " (the host has no such address)";

@@ -11,6 +11,7 @@ namespace slirp {
 
 inline constexpr int kStackFd = 3;
 inline constexpr const char* kRestricted = "restricted";
-inline constexpr const char* kReady = "ready";
+inline constexpr const char* kReadyOfAny = "ready ";
+inline constexpr const char* kReady = "ready 1";  // the version of all this
 
 }  // namespace slirp

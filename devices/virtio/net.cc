@@ -12,6 +12,7 @@
 
 #include "devices/virtio/chain_io.h"
 #include "vmm/base/endian.h"
+#include "vmm/base/log.h"
 
 namespace virtio {
 
@@ -103,6 +104,8 @@ Result<void> Net::update_watch() {
 
 // The other end of the descriptor is gone, for good: to the guest a cable that was pulled.
 void Net::lose_link() {
+  base::log_error("{}: its network on the host has ended: the guest sees a cable that was pulled",
+                  name_);
   link_up_ = watching_ = false;
   transport_->unwatch(backend_->fd());
   transport_->config_changed();

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <filesystem>
 
@@ -24,6 +25,8 @@ namespace {
 
 // Room for some full TCP windows on their way to the guest; the kernel may grant less.
 constexpr int kSocketBytes = 1 << 20;
+// It says its first word in milliseconds. While it is waited for no signal is looked at.
+constexpr int kFirstWordMs = 10'000;
 
 Result<uint16_t> parse_port(std::string_view text) {
   uint16_t port = 0;
@@ -41,22 +44,21 @@ Result<std::string> installed_program() {
   return (self.parent_path() / "minivmm-slirp").string();
 }
 
-// With the one end of the socket pair as its descriptor kStackFd, and nothing else of this process
+// With the one end of the socket pair as its descriptor kStackFd, and no other of this process's
 // but standard error. No signal reaches it: a Ctrl-C is for the machine.
 Result<pid_t> spawn(const std::string& program, const UserNetwork::Options& options,
                     int stack_end) {
   std::vector<std::string> words{program};
   if (options.restricted) words.push_back(slirp::kRestricted);
   for (const HostForward& forward : options.forwards) words.push_back(to_string(forward));
-  std::vector<char*> argv;
-  for (std::string& word : words) argv.push_back(word.data());
-  argv.push_back(nullptr);
+  std::vector<char*> argv(words.size() + 1);
+  std::ranges::transform(words, argv.begin(), [](std::string& word) { return word.data(); });
 
   posix_spawn_file_actions_t files;
   ::posix_spawn_file_actions_init(&files);
+  ::posix_spawn_file_actions_adddup2(&files, stack_end, slirp::kStackFd);
   ::posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
   ::posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
-  ::posix_spawn_file_actions_adddup2(&files, stack_end, slirp::kStackFd);
   posix_spawnattr_t attributes;
   ::posix_spawnattr_init(&attributes);
   sigset_t all;
@@ -79,7 +81,14 @@ Result<pid_t> spawn(const std::string& program, const UserNetwork::Options& opti
 // What the stack says first: that it is there, or why it is not.
 Result<void> wait_for_stack(int fd) {
   pollfd readable{fd, POLLIN, 0};
-  while (::poll(&readable, 1, -1) < 0 && errno == EINTR) {
+  int ready = 0;
+  while ((ready = ::poll(&readable, 1, kFirstWordMs)) < 0 && errno == EINTR) {
+  }
+  if (ready == 0) {
+    return fail(
+        fmt::format("user-mode network: minivmm-slirp says nothing for {} s (a tap goes "
+                    "without it)",
+                    kFirstWordMs / 1000));
   }
   char text[1024];
   ssize_t size = ::recv(fd, text, sizeof text, 0);
@@ -89,6 +98,12 @@ Result<void> wait_for_stack(int fd) {
         "a tap goes without it)");
   }
   std::string_view said(text, static_cast<size_t>(size));
+  if (said.starts_with(slirp::kReadyOfAny) && said != slirp::kReady) {
+    return fail(
+        fmt::format("user-mode network: the minivmm-slirp beside minivmm is of another version "
+                    "({} instead of {}): install both together",
+                    said, slirp::kReady));
+  }
   if (said != slirp::kReady) return fail(std::string(said));
   return {};
 }
@@ -141,6 +156,9 @@ Result<std::unique_ptr<UserNetwork>> UserNetwork::start(const Options& options) 
   }
   base::Fd device_end(ends[0]), stack_end(ends[1]);
   for (int end : ends) ::setsockopt(end, SOL_SOCKET, SO_SNDBUF, &kSocketBytes, sizeof kSocketBytes);
+  // Whoever started this process may ignore it, and then the number of a stack that has ended would
+  // be another process's before it is waited for.
+  ::signal(SIGCHLD, SIG_DFL);
   TRY_ASSIGN(pid_t stack, spawn(program, options, stack_end.get()));
   stack_end.reset();  // so that the stack's end is the end of the link
   std::unique_ptr<UserNetwork> network(new UserNetwork(std::move(device_end), stack));

@@ -16,3 +16,11 @@ out=$(mktemp)
 "$1" --gtest_filter="$wanted:-$left_out" | tee "$out"
 # They skip where there is no KVM.
 if grep -q '  SKIPPED ' "$out"; then exit 1; fi
+# A suite that was renamed is missed.
+for suite in DirtyLogTest DiskPairTest HoldTest MachineTest PlatformStateTest ReadsInFlightTest \
+    SnapshotPayloadTest StateTest VcpuTest RestorePausedTest; do
+    grep -q "       OK .*$suite" "$out" || {
+        echo "shadow_pages: no test of $suite was run" >&2
+        exit 1
+    }
+done

@@ -57,6 +57,16 @@ refused "name of another machine" "holder runs already" --kernel "$payload" --na
 "$minivmm" stop holder --force
 wait "$holder"
 same "stopped: status" $? 195
+# Standard descriptors that are closed become nothing else: no message is written to a disk.
+"$minivmm" run --kernel "$dirty" --cmdline 'size=1M rate=1' --disk held.img --name closed \
+    --console none <&- >&- 2>&- &
+holder=$!
+until "$minivmm" ps --json | grep -q '"Running"'; do sleep 0.05; done
+same "closed descriptors" "$(readlink /proc/$holder/fd/{0,1,2} | uniq)" /dev/null
+"$minivmm" stop closed --force
+wait "$holder"
+same "closed descriptors: status" $? 195
+same "closed output" "$("$minivmm" --version 2>&1 >&-)" "minivmm: standard output: Bad file descriptor"
 same "stopped: left behind" "$(find "$XDG_RUNTIME_DIR" "$TMPDIR" ! -type d)" ""
 
 # Sockets.

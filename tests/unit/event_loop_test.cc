@@ -149,8 +149,12 @@ TEST(EventLoop, OneThatNeverBeganCanGo) {
   bool called = false;
   ASSERT_TRUE(loop->watch(event.fd(), EPOLLIN, [&](uint32_t) { called = true; }));
   event.signal();
+  int ran = 0;
+  loop->post([&] { ++ran; });
   loop->stop();
   EXPECT_FALSE(called);
+  loop->run([&] { ++ran; });
+  EXPECT_EQ(ran, 2);
 }
 
 // Both descriptors are ready in one turn; whichever handler comes first puts a new descriptor,

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 
@@ -323,6 +324,12 @@ TEST(UserNetwork, AStackThatIsNotThereIsSaid) {
   auto network = UserNetwork::start(options);
   ASSERT_FALSE(network);
   EXPECT_THAT(network.error().text(), HasSubstr("/nonexistent/minivmm-slirp (it belongs beside"));
+  options.program = "";  // beside this program, where it is not
+  network = UserNetwork::start(options);
+  ASSERT_FALSE(network);
+  auto self = std::filesystem::read_symlink("/proc/self/exe");
+  EXPECT_THAT(network.error().text(),
+              HasSubstr((self.parent_path() / "minivmm-slirp").string() + " (it belongs"));
   options.program = "/bin/true";
   network = UserNetwork::start(options);
   ASSERT_FALSE(network);

@@ -28,7 +28,6 @@ Result<std::unique_ptr<EventLoop>> EventLoop::create_idle(std::string name) {
 
 Result<void> EventLoop::begin() {
   TRY_ASSIGN(thread_, start_thread(name_, [this] { loop(); }));
-  thread_id_ = thread_.get_id();
   return {};
 }
 
@@ -37,7 +36,8 @@ EventLoop::~EventLoop() { stop(); }
 void EventLoop::stop() {
   stopping_ = true;
   if (wake_) wake_->signal();
-  if (thread_.joinable()) thread_.join();
+  if (thread_.joinable()) return thread_.join();
+  while (!stopped_) run_tasks();  // of one that never began
 }
 
 uint64_t EventLoop::event_data(int fd, uint32_t id) {
@@ -154,6 +154,7 @@ void EventLoop::run_tasks() {
 }
 
 void EventLoop::loop() {
+  thread_id_ = std::this_thread::get_id();
   while (!stopped_) {
     if (!stopping_) turn();
     run_tasks();

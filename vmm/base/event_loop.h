@@ -84,7 +84,7 @@ class EventLoop {
   std::mutex gate_;                  // locked while a handler or task runs, or the loop is held
   std::atomic<unsigned> holds_ = 0;  // who wants to hold it goes before the next handler
   std::thread thread_;
-  std::thread::id thread_id_;  // thread_'s own is not to be read while stop() joins it
+  std::atomic<std::thread::id> thread_id_;  // thread_'s own is not to be read while it changes
 };
 
 }  // namespace base
