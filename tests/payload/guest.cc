@@ -63,7 +63,7 @@ Result<void> Guest::add_devices(const Options& options, Disks disks) {
   config.disks = std::move(disks);
   config.rng = options.rng;
   TRY_ASSIGN(platform_, devices::Platform::create(*machine_, std::move(config)));
-  TRY(platform_->begin());
+  if (options.devices_begin) TRY(platform_->begin());
   console_ = base::Fd(::memfd_create("console", MFD_CLOEXEC));
   TRY_ASSIGN(serial_output_, devices::SerialOutput::start(platform_->serial(), console_.get()));
   return {};

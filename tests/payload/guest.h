@@ -31,6 +31,7 @@ class Guest {
     bool log_from_start = false;
     bool rng = false;
     std::string payload_directory = "";  // empty: where the build put them
+    bool devices_begin = true;           // false: platform().begin() is the test's
   };
   using Disks = std::vector<virtio::Block::Options>;
   // Loaded and booted, but not running yet: machine().run() does that.

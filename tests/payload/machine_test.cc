@@ -264,6 +264,21 @@ TEST_P(MachineRngTest, GivesAGuestRandomBytes) {
   EXPECT_EQ(field(output, "interrupts") == "0", polls) << output;
 }
 
+// As the program does it: the guest runs first.
+TEST_F(MachineTest, WhatItAsksOfItsDevicesBeforeTheyBeginIsDoneThen) {
+  auto guest = make({.payload = "virtio",
+                     .command_line = "mode=rng ops=200 irq=1",
+                     .rng = true,
+                     .devices_begin = false});
+  guest->machine().run();
+  guest->wait_for_output("virtio: start mode=rng");
+  EXPECT_FALSE(guest->machine().stop_reason());
+  auto begun = guest->platform().begin();
+  ASSERT_TRUE(begun) << begun.error().text();
+  expect_exit(*guest, 0);
+  EXPECT_EQ(field(guest->all_output(), "requests"), "200");
+}
+
 INSTANTIATE_TEST_SUITE_P(Ways, MachineRngTest,
                          ::testing::Values("", "irq=1", "irq=1 event_idx=0",
                                            "event_idx=0 indirect=0"));
