@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <span>
+#include <string_view>
 #include <system_error>
 
 #include "cli/commands/command.h"
@@ -41,46 +43,44 @@ void fill_standard_descriptors() {
   }
 }
 
-// The command that was being parsed when parsing ended.
-const CLI::App& chosen(const CLI::App& root) {
-  for (const CLI::App* app : root.get_subcommands()) return *app;
-  return root;
-}
-
-int usage_error(const CLI::App& root, const CLI::ParseError& error) {
-  const CLI::App& app = chosen(root);
-  std::string command = &app == &root ? "minivmm" : "minivmm " + app.get_name();
-  std::string text = error.what();
-  if (error.get_name() == "ValidationError") return fail(kBadInput, text);
-  return fail(kBadInput, fmt::format("{}: see {} --help", text, command));
-}
-
-int parse_and_run(int argc, const char* const* argv) {
-  CLI::App root("minivmm: a minimal KVM monitor", "minivmm");
-  root.set_version_flag("--version", std::string("minivmm ") + kVersion, "print the version");
-  root.footer(R"(Examples:
+std::string help() {
+  std::string text =
+      "minivmm: a minimal KVM monitor\n\nUsage: minivmm COMMAND …, or --help, --version\n\n";
+  for (const Command& command : make_commands()) {
+    text += fmt::format("  {:<12}{}\n", command.syntax->name(), command.syntax->description());
+  }
+  return text + R"(
+Examples:
   minivmm run --kernel /boot/vmlinuz --initrd initrd.img --name job1
   minivmm run --help
   minivmm doctor
-)");
-  std::vector<Command> commands = add_commands(root, argc > 1 ? argv[1] : "");
-  try {
-    root.parse(argc, argv);
-  } catch (const CLI::CallForHelp&) {
-    fmt::print("{}", root.help());
+)";
+}
+
+int parse_and_run(std::span<const char* const> words) {
+  if (words.empty()) return fail(kBadInput, "no command given: see minivmm --help");
+  const std::string_view name = words.front();
+  if (name == "--help" || name == "-h") {
+    fmt::print("{}", help());
     return kSuccess;
-  } catch (const CLI::CallForVersion& version) {
-    fmt::print("{}\n", version.what());
+  }
+  if (name == "--version") {
+    fmt::print("minivmm {}\n", kVersion);
     return kSuccess;
-  } catch (const CLI::ParseError& error) {
-    return usage_error(root, error);
   }
-  for (const Command& command : commands) {
-    if (!command.app->parsed()) continue;
-    base::Result<int> status = command.run();
-    return status ? *status : fail(command.failure_status, status.error().text());
+  auto command = make_command(name);
+  if (!command) {
+    return fail(kBadInput, fmt::format("unknown {} {}: see minivmm --help",
+                                       name.starts_with('-') ? "option" : "command", name));
   }
-  return fail(kBadInput, "no command given: see minivmm --help");
+  auto for_help = command->syntax->parse(words.subspan(1));
+  if (!for_help) return fail(kBadInput, for_help.error().text());
+  if (*for_help) {
+    fmt::print("{}", command->syntax->help());
+    return kSuccess;
+  }
+  base::Result<int> status = command->run();
+  return status ? *status : fail(command->failure_status, status.error().text());
 }
 
 }  // namespace
@@ -90,7 +90,7 @@ int run_command_line(int argc, const char* const* argv) {
   raise_descriptor_limit();
   int status = kSuccess, error = 0;
   try {
-    status = parse_and_run(argc, argv);
+    status = parse_and_run(std::span(argv, static_cast<size_t>(argc)).subspan(argc > 0 ? 1 : 0));
     errno = EIO;  // of a write before, which is not known any more
     if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) error = errno;
   } catch (const std::system_error& thrown) {  // fmt::print()

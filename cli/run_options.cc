@@ -3,12 +3,11 @@
 #include <fmt/format.h>
 #include <sys/sysinfo.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 
-#include "cli/parsed_option.h"
 #include "cli/runtime_dir.h"
 #include "cli/size.h"
+#include "cli/syntax.h"
 #include "vmm/layout.h"
 
 namespace cli {
@@ -89,46 +88,47 @@ bool has_parameter(std::string_view cmdline, std::string_view name) {
 
 }  // namespace
 
-void add_run_options(CLI::App& app, RunOptions& options) {
-  add_parsed(app, "--kernel", options.kernel, parse_path,
-             "bzImage as the distribution packages it, or ELF with a PVH entry (required)", "FILE");
-  add_parsed(app, "--initrd", options.initrd, parse_path, "initramfs", "FILE");
-  add_parsed(app, "--cmdline", options.cmdline, parse_cmdline,
-             "kernel command line; 'console=… panic=-1' go before it where it has none", "TEXT");
-  add_parsed(app, "--boot", options.boot, parse_boot,
-             "how a bzImage starts: direct (unpacked by the VMM, default) or stub (by itself)",
-             "{direct,stub}");
-  add_parsed(app, "--memory", options.memory_bytes, parse_memory, "RAM, default 256M", "SIZE");
-  add_parsed(app, "--cpus", options.cpus, parse_cpus, "vCPUs, 1 to 64, default 1", "N");
-  add_parsed_list(app, "--disk", options.disks, parse_disk,
-                  "raw image or block device: PATH[,ro][,raw][,serial=NAME] (repeatable)", "DISK");
-  add_parsed_list(app, "--net", options.nets, parse_net,
-                  "user[,hostfwd=tcp:[ADDR]:HOSTPORT-GUESTPORT]…[,mac=MAC] or tap=NAME[,mac=MAC] "
-                  "(repeatable)",
-                  "NET");
-  app.add_flag("--rng", options.rng, "entropy from the host")->disable_flag_override();
-  add_parsed(app, "--vsock", options.vsock, parse_vsock,
-             "cid=N,path=SOCKET: guest sockets on the host's Unix socket", "VSOCK");
-  app.add_flag("--balloon", options.balloon, "balloon with free-page reporting")
-      ->disable_flag_override();
-  add_parsed(app, "--console", options.console, parse_console,
-             "what the terminal is connected to: serial (default), virtio or none",
-             "{serial,virtio,none}");
-  add_process_options(app, options);
-  add_snapshot_options(app, options.snapshots);
+void add_run_options(Syntax& syntax, RunOptions& options) {
+  syntax.option("--kernel", options.kernel, parse_path,
+                "bzImage as the distribution packages it, or ELF with a PVH entry (required)",
+                "FILE");
+  syntax.option("--initrd", options.initrd, parse_path, "initramfs", "FILE");
+  syntax.option("--cmdline", options.cmdline, parse_cmdline,
+                "kernel command line; 'console=… panic=-1' go before it where it has none", "TEXT");
+  syntax.option("--boot", options.boot, parse_boot,
+                "how a bzImage starts: direct (unpacked by the VMM, default) or stub (by itself)",
+                "{direct,stub}");
+  syntax.option("--memory", options.memory_bytes, parse_memory, "RAM, default 256M", "SIZE");
+  syntax.option("--cpus", options.cpus, parse_cpus, "vCPUs, 1 to 64, default 1", "N");
+  syntax.list("--disk", options.disks, parse_disk,
+              "raw image or block device: PATH[,ro][,raw][,serial=NAME] (repeatable)", "DISK");
+  syntax.list("--net", options.nets, parse_net,
+              "user[,hostfwd=tcp:[ADDR]:HOSTPORT-GUESTPORT]…[,mac=MAC] or tap=NAME[,mac=MAC] "
+              "(repeatable)",
+              "NET");
+  syntax.flag("--rng", options.rng, "entropy from the host");
+  syntax.option("--vsock", options.vsock, parse_vsock,
+                "cid=N,path=SOCKET: guest sockets on the host's Unix socket", "VSOCK");
+  syntax.flag("--balloon", options.balloon, "balloon with free-page reporting");
+  syntax.option("--console", options.console, parse_console,
+                "what the terminal is connected to: serial (default), virtio or none",
+                "{serial,virtio,none}");
+  add_process_options(syntax, options);
+  add_store_option(syntax, options.snapshots);
+  add_snapshot_options(syntax, options.snapshots);
 }
 
-void add_process_options(CLI::App& app, RunOptions& options) {
-  add_parsed(
-      app, "--name", options.name, parse_name,
+void add_process_options(Syntax& syntax, RunOptions& options) {
+  syntax.option(
+      "--name", options.name, parse_name,
       "default: what the snapshot's machine was called (restore), else the first free of vm1, "
       "vm2, …",
       "NAME");
-  add_parsed(app, "--api-socket", options.api_socket, parse_socket,
-             "control socket, default NAME.sock in the runtime directory", "PATH");
-  add_parsed(app, "--log-level", options.log_level, parse_log_level,
-             "what is said on stderr: off, error, warning (default), info or debug",
-             "{off,error,warning,info,debug}");
+  syntax.option("--api-socket", options.api_socket, parse_socket,
+                "control socket, default NAME.sock in the runtime directory", "PATH");
+  syntax.option("--log-level", options.log_level, parse_log_level,
+                "what is said on stderr: off, error, warning (default), info or debug",
+                "{off,error,warning,info,debug}");
 }
 
 base::Result<void> check_run_options(const RunOptions& options) {

@@ -9,6 +9,7 @@
 
 #include "cli/device_options.h"
 #include "cli/snapshot_options.h"
+#include "cli/syntax.h"
 #include "vmm/base/log.h"
 #include "vmm/base/result.h"
 #include "vmm/boot/kernel.h"
@@ -41,9 +42,9 @@ struct RunOptions {
 };
 
 // Those that `restore` has as well: name, socket and log level.
-void add_process_options(CLI::App& app, RunOptions& options);
-// Adds the options of `run` to `app`; parsing writes them to `options`, which outlives `app`.
-void add_run_options(CLI::App& app, RunOptions& options);
+void add_process_options(Syntax& syntax, RunOptions& options);
+// Adds the options of `run` to `syntax`; parsing writes them to `options`, which outlives `syntax`.
+void add_run_options(Syntax& syntax, RunOptions& options);
 
 // What the parser cannot see by looking at one option: required ones, and memory against the host.
 base::Result<void> check_run_options(const RunOptions& options);

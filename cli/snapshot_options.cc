@@ -2,11 +2,9 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
-
 #include "cli/duration.h"
-#include "cli/parsed_option.h"
 #include "cli/size.h"
+#include "cli/syntax.h"
 #include "snapshot/staging.h"
 
 namespace cli {
@@ -48,33 +46,39 @@ base::Result<snapshot::Capture::OnHot> parse_on_hot(std::string_view text) {
   return base::fail(fmt::format("'{}' is neither throttle nor stop", text));
 }
 
-void add_pause_options(CLI::App& app, std::chrono::nanoseconds& max_pause,
-                       snapshot::Capture::OnHot& on_hot) {
-  add_parsed(app, "--max-pause", max_pause, parse_duration,
-             "how long the guest may be stopped for a snapshot, default 300us", "TIME");
-  add_parsed(app, "--on-hot", on_hot, parse_on_hot,
-             "a guest that writes faster than is copied: throttle it (default; where that does not "
-             "help for 10 s, stop it) or stop it",
-             "{throttle,stop}");
+PauseOptions add_pause_options(Syntax& syntax, std::chrono::nanoseconds& max_pause,
+                               snapshot::Capture::OnHot& on_hot) {
+  const Option& pause =
+      syntax.option("--max-pause", max_pause, parse_duration,
+                    "how long the guest may be stopped for a snapshot, default 300us", "TIME");
+  const Option& hot = syntax.option(
+      "--on-hot", on_hot, parse_on_hot,
+      "a guest that writes faster than is copied: throttle it (default; where that does not "
+      "help for 10 s, stop it) or stop it",
+      "{throttle,stop}");
+  return {pause, hot};
 }
 
-void add_snapshot_options(CLI::App& app, SnapshotOptions& options) {
-  add_parsed(app, "--store", options.store, parse_store,
-             "directory of the snapshots, made where it is missing", "DIR");
-  add_parsed(app, "--snapshot-every", options.every, parse_interval,
-             "take a snapshot every so often", "TIME");
-  add_parsed(
-      app, "--keep", options.keep, parse_keep,
+void add_store_option(Syntax& syntax, SnapshotOptions& options) {
+  syntax.option("--store", options.store, parse_store,
+                "directory of the snapshots, made where it is missing", "DIR");
+}
+
+void add_snapshot_options(Syntax& syntax, SnapshotOptions& options) {
+  syntax.option("--snapshot-every", options.every, parse_interval, "take a snapshot every so often",
+                "TIME");
+  syntax.option(
+      "--keep", options.keep, parse_keep,
       "prune all but the last N snapshots of this run; those of runs before stay (minivmm prune)",
       "N");
-  app.add_flag("--snapshot-on-term", options.on_term,
-               "SIGTERM takes a snapshot and ends the machine (status 197)")
-      ->disable_flag_override();
-  add_pause_options(app, options.max_pause, options.on_hot);
-  add_parsed(app, "--staging", options.staging_bytes, parse_staging,
-             "memory that copies of pages may take while a snapshot is made, 4M or more; default a "
-             "quarter of the guest's, at most 64M, with --on-hot=stop 2G",
-             "SIZE");
+  syntax.flag("--snapshot-on-term", options.on_term,
+              "SIGTERM takes a snapshot and ends the machine (status 197)");
+  add_pause_options(syntax, options.max_pause, options.on_hot);
+  syntax.option(
+      "--staging", options.staging_bytes, parse_staging,
+      "memory that copies of pages may take while a snapshot is made, 4M or more; default a "
+      "quarter of the guest's, at most 64M, with --on-hot=stop 2G",
+      "SIZE");
 }
 
 base::Result<void> check_snapshot_options(const SnapshotOptions& options) {

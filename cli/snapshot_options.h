@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 
+#include "cli/syntax.h"
 #include "snapshot/capture.h"
 
 namespace CLI {
@@ -23,10 +24,15 @@ struct SnapshotOptions {
   uint64_t staging_bytes = 0;  // 0: the default
 };
 
-// `options` outlives `app`.
-void add_snapshot_options(CLI::App& app, SnapshotOptions& options);
-void add_pause_options(CLI::App& app, std::chrono::nanoseconds& max_pause,
-                       snapshot::Capture::OnHot& on_hot);
+// `options` outlives `syntax`. The store of a restored machine is that of its snapshot.
+void add_store_option(Syntax& syntax, SnapshotOptions& options);
+void add_snapshot_options(Syntax& syntax, SnapshotOptions& options);
+struct PauseOptions {
+  const Option& max_pause;
+  const Option& on_hot;
+};
+PauseOptions add_pause_options(Syntax& syntax, std::chrono::nanoseconds& max_pause,
+                               snapshot::Capture::OnHot& on_hot);
 base::Result<void> check_snapshot_options(const SnapshotOptions& options);
 
 base::Result<snapshot::Capture::OnHot> parse_on_hot(std::string_view text);

@@ -26,7 +26,7 @@ mkdir -p "$clean"
 
 # shellcheck disable=SC2317,SC2329  # called through xargs
 # lint FILES: one, or several separated by spaces that are looked at as one source. What takes the
-# time is the headers: CLI11 alone is 12 s, once for all of them instead of once for each.
+# time is the headers: once for all of them instead of once for each.
 lint() {
   set -o pipefail
   local files command key source=$PWD/$1 found file

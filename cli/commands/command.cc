@@ -9,39 +9,42 @@ namespace {
 
 struct Entry {
   std::string_view name;
-  Command (*add)(CLI::App& root);
-  bool of_all = false;  // it reads what the others have added
+  Command (*make)();
 };
 
 constexpr std::array kCommands = {
-    Entry{"run", add_run},
-    Entry{"snapshot", add_snapshot},
-    Entry{"restore", add_restore},
-    Entry{"ps", add_ps},
-    Entry{"pause", add_pause},
-    Entry{"resume", add_resume},
-    Entry{"stop", add_stop},
-    Entry{"stats", add_stats},
-    Entry{"list", add_list},
-    Entry{"inspect", add_inspect},
-    Entry{"verify", add_verify},
-    Entry{"diff", add_diff},
-    Entry{"prune", add_prune},
-    Entry{"export", add_export},
-    Entry{"commit", add_commit},
-    Entry{"doctor", add_doctor},
-    Entry{"completion", add_completion, true},
+    Entry{"run", make_run},
+    Entry{"snapshot", make_snapshot},
+    Entry{"restore", make_restore},
+    Entry{"ps", make_ps},
+    Entry{"pause", make_pause},
+    Entry{"resume", make_resume},
+    Entry{"stop", make_stop},
+    Entry{"stats", make_stats},
+    Entry{"list", make_list},
+    Entry{"inspect", make_inspect},
+    Entry{"verify", make_verify},
+    Entry{"diff", make_diff},
+    Entry{"prune", make_prune},
+    Entry{"export", make_export},
+    Entry{"commit", make_commit},
+    Entry{"doctor", make_doctor},
+    Entry{"completion", make_completion},
 };
 
 }  // namespace
 
-std::vector<Command> add_commands(CLI::App& root, std::string_view chosen) {
-  const auto* found = std::ranges::find(kCommands, chosen, &Entry::name);
-  if (found != kCommands.end() && !found->of_all) return {found->add(root)};
+std::vector<Command> make_commands() {
   std::vector<Command> commands;
   commands.reserve(kCommands.size());
-  for (const Entry& entry : kCommands) commands.push_back(entry.add(root));
+  for (const Entry& entry : kCommands) commands.push_back(entry.make());
   return commands;
+}
+
+std::optional<Command> make_command(std::string_view name) {
+  const auto* found = std::ranges::find(kCommands, name, &Entry::name);
+  if (found == kCommands.end()) return std::nullopt;
+  return found->make();
 }
 
 }  // namespace cli

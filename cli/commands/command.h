@@ -1,41 +1,45 @@
-// The commands of `minivmm`, one file each. A command adds itself to the parser and gives back
-// what to do when it was chosen.
+// The commands of `minivmm`, one file each: what it takes, and what to do when it was chosen.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <functional>
+#include <memory>
+#include <optional>
+#include <string_view>
 #include <vector>
 
+#include "cli/syntax.h"
 #include "vmm/base/result.h"
 
 namespace cli {
 
 struct Command {
-  CLI::App* app = nullptr;
+  std::unique_ptr<Syntax> syntax;
   std::function<base::Result<int>()> run;  // the exit status of the process
   int failure_status = 1;                  // the exit status where run() gives an error
 };
 
-Command add_run(CLI::App& root);
-Command add_ps(CLI::App& root);
-Command add_snapshot(CLI::App& root);
-Command add_restore(CLI::App& root);
-Command add_pause(CLI::App& root);
-Command add_resume(CLI::App& root);
-Command add_stop(CLI::App& root);
-Command add_stats(CLI::App& root);
-Command add_list(CLI::App& root);
-Command add_inspect(CLI::App& root);
-Command add_verify(CLI::App& root);
-Command add_diff(CLI::App& root);
-Command add_prune(CLI::App& root);
-Command add_export(CLI::App& root);
-Command add_commit(CLI::App& root);
-Command add_doctor(CLI::App& root);
-Command add_completion(CLI::App& root);
+Command make_run();
+Command make_ps();
+Command make_snapshot();
+Command make_restore();
+Command make_pause();
+Command make_resume();
+Command make_stop();
+Command make_stats();
+Command make_list();
+Command make_inspect();
+Command make_verify();
+Command make_diff();
+Command make_prune();
+Command make_export();
+Command make_commit();
+Command make_doctor();
+Command make_completion();
 
-// All of them, in the order of --help; or the one called `chosen` alone, where there is one that
-// does not ask for the others: a restore is not to wait for the options of sixteen other commands.
-std::vector<Command> add_commands(CLI::App& root, std::string_view chosen = {});
+// All of them, in the order of --help.
+std::vector<Command> make_commands();
+// The one of that name, nothing where there is none: a restore is not to wait for the options of
+// sixteen other commands.
+std::optional<Command> make_command(std::string_view name);
 
 }  // namespace cli

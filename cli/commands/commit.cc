@@ -7,11 +7,11 @@
 #include "cli/commands/command.h"
 #include "cli/exit_status.h"
 #include "cli/open_snapshot.h"
-#include "cli/parsed_option.h"
 #include "cli/progress_bar.h"
 #include "cli/size.h"
 #include "cli/snapshot_text.h"
 #include "cli/store_json.h"
+#include "cli/syntax.h"
 #include "snapshot/base_image.h"
 #include "snapshot/disk/layer_log.h"
 #include "snapshot/fold_disk.h"
@@ -129,28 +129,26 @@ base::Result<int> commit(const CommitOptions& options) {
 
 }  // namespace
 
-Command add_commit(CLI::App& root) {
+Command make_commit() {
   auto options = std::make_shared<CommitOptions>();
-  CLI::App* app =
-      root.add_subcommand("commit", "fold a disk of a snapshot into its base image, in place");
-  app->add_option("SNAPSHOT", options->name, "STORE for the newest, or STORE@ID")->required();
-  add_parsed(*app, "--disk", options->disk, parse_disk_number, "which disk; 0 is /dev/vda", "N")
-      ->required();
-  app->add_option("--base", options->base, "the image that the disk was started with")
-      ->type_name("FILE")
-      ->required();
-  app->add_flag(
-      "--force", options->force,
-      "even where other snapshots, or what machines wrote after their last ones, need the "
-      "image as it was; they are lost");
-  app->add_flag("--json", options->as_json, "for programs");
-  app->footer(
+  auto syntax =
+      std::make_unique<Syntax>("commit", "fold a disk of a snapshot into its base image, in place");
+  syntax->argument("SNAPSHOT", options->name, "STORE for the newest, or STORE@ID");
+  syntax->option("--disk", options->disk, parse_disk_number, "which disk; 0 is /dev/vda", "N")
+      .required();
+  syntax->text("--base", options->base, "the image that the disk was started with", "FILE")
+      .required();
+  syntax->flag("--force", options->force,
+               "even where other snapshots, or what machines wrote after their last ones, need the "
+               "image as it was; they are lost");
+  syntax->flag("--json", options->as_json, "for programs");
+  syntax->footer(
       R"(The image is then the disk at the snapshot: start a new machine from it. Snapshots recorded with the
 image as it was, this one too, are refused by restore from then on. Where it is interrupted, the same
 command again completes it.
 Example:
   minivmm commit job1.store@a91f --disk 0 --base root.img)");
-  return {app, [options] { return commit(*options); }};
+  return {std::move(syntax), [options] { return commit(*options); }};
 }
 
 }  // namespace cli

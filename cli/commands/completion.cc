@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,9 +14,9 @@
 namespace cli {
 namespace {
 
-// The words an option's value is chosen from: its type is written {a,b,c} in --help.
-std::string choices_of(const CLI::Option& option) {
-  std::string type = option.get_type_name();
+// The words an option's value is chosen from: it is written {a,b,c} in --help.
+std::string choices_of(const Option& option) {
+  std::string type(option.value_name());
   if (!type.starts_with('{') || !type.ends_with('}')) return "";
   type = type.substr(1, type.size() - 2);
   for (char& c : type) {
@@ -24,42 +25,42 @@ std::string choices_of(const CLI::Option& option) {
   return type;
 }
 
-bool takes_vm_name(const CLI::App& command) {
-  return command.get_option_no_throw("NAME") != nullptr;
+bool takes_vm_name(const Syntax& command) {
+  return std::ranges::any_of(command.arguments(),
+                             [](const Option& argument) { return argument.name() == "NAME"; });
 }
 
-std::string options_of(const CLI::App& command) {
-  std::vector<std::string> names;
-  for (const CLI::Option* option : command.get_options()) {
-    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
-  }
+std::string options_of(const Syntax& command) {
+  std::vector<std::string_view> names = {"--help"};
+  for (const Option& option : command.options()) names.push_back(option.name());
   return fmt::format("{}", fmt::join(names, " "));
 }
 
 // case PREVIOUS in --option) COMPREPLY=(its choices) …
-std::string values_of(const CLI::App& command) {
+std::string values_of(const Syntax& command) {
   std::string cases;
-  for (const CLI::Option* option : command.get_options()) {
-    if (option->get_lnames().empty() || option->get_expected_max() == 0) continue;
-    std::string choices = choices_of(*option);
+  for (const Option& option : command.options()) {
+    if (option.value_name().empty()) continue;
+    std::string choices = choices_of(option);
     std::string words = choices.empty() ? "-f" : fmt::format("-W '{}'", choices);
-    cases += fmt::format("        {}:--{}) COMPREPLY=($(compgen {} -- \"$word\")); return ;;\n",
-                         command.get_name(), option->get_lnames()[0], words);
+    cases += fmt::format("        {}:{}) COMPREPLY=($(compgen {} -- \"$word\")); return ;;\n",
+                         command.name(), option.name(), words);
   }
   return cases;
 }
 
-std::string bash_script(const CLI::App& root) {
-  std::vector<std::string> commands;
+std::string bash_script() {
+  std::vector<std::string> names;
   std::string values;
   std::string options;
-  for (const CLI::App* command : root.get_subcommands([](const CLI::App*) { return true; })) {
-    commands.push_back(command->get_name());
-    values += values_of(*command);
-    std::string words = fmt::format("'{}'", options_of(*command));
-    if (takes_vm_name(*command)) words += "\" $(minivmm ps --quiet 2>/dev/null)\"";
-    if (command->get_name() == "completion") words += "' bash'";
-    options += fmt::format("        {}) words={} ;;\n", command->get_name(), words);
+  for (const Command& entry : make_commands()) {
+    const Syntax& command = *entry.syntax;
+    names.emplace_back(command.name());
+    values += values_of(command);
+    std::string words = fmt::format("'{}'", options_of(command));
+    if (takes_vm_name(command)) words += "\" $(minivmm ps --quiet 2>/dev/null)\"";
+    if (command.name() == "completion") words += "' bash'";
+    options += fmt::format("        {}) words={} ;;\n", command.name(), words);
   }
   return fmt::format(R"(# bash completion of minivmm; source it, or put it into
 # ~/.local/share/bash-completion/completions/minivmm
@@ -82,24 +83,24 @@ _minivmm() {{
 }}
 complete -F _minivmm minivmm
 )",
-                     fmt::join(commands, " "), options_of(root), values, options);
+                     fmt::join(names, " "), "--help --version", values, options);
 }
 
-base::Result<int> completion(const CLI::App& root, const std::string& shell) {
+base::Result<int> completion(const std::string& shell) {
   if (shell != "bash")
     return base::fail(fmt::format("no completion for '{}': there is bash", shell));
-  fmt::print("{}", bash_script(root));
+  fmt::print("{}", bash_script());
   return kSuccess;
 }
 
 }  // namespace
 
-Command add_completion(CLI::App& root) {
+Command make_completion() {
   auto shell = std::make_shared<std::string>();
-  CLI::App* app = root.add_subcommand("completion", "print a completion script for a shell");
-  app->add_option("SHELL", *shell, "bash")->required();
-  app->footer("Example:\n  source <(minivmm completion bash)");
-  return {app, [&root, shell] { return completion(root, *shell); }, kBadInput};
+  auto syntax = std::make_unique<Syntax>("completion", "print a completion script for a shell");
+  syntax->argument("SHELL", *shell, "bash");
+  syntax->footer("Example:\n  source <(minivmm completion bash)");
+  return {std::move(syntax), [shell] { return completion(*shell); }, kBadInput};
 }
 
 }  // namespace cli

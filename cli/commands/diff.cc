@@ -9,11 +9,11 @@
 #include "cli/commands/command.h"
 #include "cli/exit_status.h"
 #include "cli/open_snapshot.h"
-#include "cli/parsed_option.h"
 #include "cli/progress_bar.h"
 #include "cli/size.h"
 #include "cli/snapshot_name.h"
 #include "cli/store_json.h"
+#include "cli/syntax.h"
 #include "snapshot/ram_regions.h"
 
 namespace cli {
@@ -106,29 +106,24 @@ base::Result<int> diff_snapshots(const std::string& name, const std::string& oth
 
 }  // namespace
 
-Command add_diff(CLI::App& root) {
+Command make_diff() {
   struct Options {
     std::string name, other;
     bool as_json = false;
   };
   auto options = std::make_shared<Options>();
-  CLI::App* app = root.add_subcommand("diff", "pages and disk blocks that two snapshots differ in");
-  app->add_option("SNAPSHOT", options->name, "STORE@ID, the one before")->required();
-  app->add_option_function<std::string>(
-         "ID",
-         [options](const std::string& text) {
-           options->other = parse_or_throw<std::string>("ID", text, parse_id_prefix);
-         },
-         "the one after, of the same store")
-      ->required();
-  app->add_flag("--json", options->as_json, "for programs");
-  app->footer(
+  auto syntax =
+      std::make_unique<Syntax>("diff", "pages and disk blocks that two snapshots differ in");
+  syntax->argument("SNAPSHOT", options->name, "STORE@ID, the one before");
+  syntax->argument("ID", options->other, parse_id_prefix, "the one after, of the same store");
+  syntax->flag("--json", options->as_json, "for programs");
+  syntax->footer(
       R"(Addresses are guest-physical for RAM, bytes of the disk for disks. A block that one snapshot holds
 itself and the other has in the base image counts as different.
 Examples:
   minivmm diff job1.store@a91f 77c0
   minivmm diff job1.store@a91f 77c0 --json | jq '.spaces[0].differing')");
-  return {app,
+  return {std::move(syntax),
           [options] { return diff_snapshots(options->name, options->other, options->as_json); }};
 }
 

@@ -49,17 +49,17 @@ int doctor(bool as_json) {
 
 }  // namespace
 
-Command add_doctor(CLI::App& root) {
+Command make_doctor() {
   auto as_json = std::make_shared<bool>(false);
-  CLI::App* app =
-      root.add_subcommand("doctor", "say what this host can and cannot do, and what to do");
-  app->add_flag("--json", *as_json, "for programs");
-  app->footer(R"(Examples:
+  auto syntax =
+      std::make_unique<Syntax>("doctor", "say what this host can and cannot do, and what to do");
+  syntax->flag("--json", *as_json, "for programs");
+  syntax->footer(R"(Examples:
   minivmm doctor
   minivmm doctor --json | jq -r .ring0      # hardware, emulated or absent
 
 Exit status: 0 machines can run, 1 they cannot.)");
-  return {app, [as_json]() -> base::Result<int> { return doctor(*as_json); }};
+  return {std::move(syntax), [as_json]() -> base::Result<int> { return doctor(*as_json); }};
 }
 
 }  // namespace cli

@@ -9,10 +9,10 @@
 #include "cli/disk_argument.h"
 #include "cli/exit_status.h"
 #include "cli/open_snapshot.h"
-#include "cli/parsed_option.h"
 #include "cli/progress_bar.h"
 #include "cli/snapshot_name.h"
 #include "cli/store_json.h"
+#include "cli/syntax.h"
 #include "snapshot/core_registers.h"
 #include "snapshot/export_disk.h"
 #include "snapshot/export_memory.h"
@@ -128,34 +128,31 @@ base::Result<int> export_snapshot(const ExportOptions& options) {
 
 }  // namespace
 
-Command add_export(CLI::App& root) {
+Command make_export() {
   auto options = std::make_shared<ExportOptions>();
-  CLI::App* app = root.add_subcommand("export", "memory and disks of a snapshot as plain files");
-  app->add_option("SNAPSHOT", options->name, "STORE for the newest, or STORE@ID")->required();
-  app->add_option("--memory", options->memory,
-                  "flat memory: offset in the file = guest-physical address")
-      ->type_name("FILE");
-  app->add_option("--core", options->core, "an ELF core that gdb and crash open")
-      ->type_name("FILE");
-  add_parsed_list(*app, "--disk", options->disks, parse_disk_argument,
-                  "disk N (0 is /dev/vda) as a raw image; may be given several times", "N=FILE");
-  add_parsed_list(*app, "--disk-base", options->bases, parse_disk_argument,
-                  "the image that disk N was started with, where blocks of it are needed",
-                  "N=FILE");
-  add_parsed(
-      *app, "--head", options->head, parse_id_prefix,
+  auto syntax = std::make_unique<Syntax>("export", "memory and disks of a snapshot as plain files");
+  syntax->argument("SNAPSHOT", options->name, "STORE for the newest, or STORE@ID");
+  syntax->text("--memory", options->memory,
+               "flat memory: offset in the file = guest-physical address", "FILE");
+  syntax->text("--core", options->core, "an ELF core that gdb and crash open", "FILE");
+  syntax->list("--disk", options->disks, parse_disk_argument,
+               "disk N (0 is /dev/vda) as a raw image; may be given several times", "N=FILE");
+  syntax->list("--disk-base", options->bases, parse_disk_argument,
+               "the image that disk N was started with, where blocks of it are needed", "N=FILE");
+  syntax->option(
+      "--head", options->head, parse_id_prefix,
       "disks as a machine that ended left them, after the last snapshot of this branch (or over "
       "the image, where its first one came to no end)",
       "BRANCH");
-  app->add_flag("--force", options->force, "replace files that exist");
-  app->add_flag("--json", options->as_json, "for programs");
-  app->footer(R"(A file gets its name when it is complete; zeros are holes in it.
+  syntax->flag("--force", options->force, "replace files that exist");
+  syntax->flag("--json", options->as_json, "for programs");
+  syntax->footer(R"(A file gets its name when it is complete; zeros are holes in it.
 Examples:
   minivmm export job1.store --core job1.core && gdb vmlinux job1.core
   minivmm export job1.store@a91f --memory ram.bin
   minivmm export job1.store --disk 0=root-then.img --disk-base 0=root.img
   minivmm export job1.store --head 3fc0 --disk 0=root-at-the-crash.img --disk-base 0=root.img)");
-  return {app, [options] { return export_snapshot(*options); }};
+  return {std::move(syntax), [options] { return export_snapshot(*options); }};
 }
 
 }  // namespace cli

@@ -201,19 +201,19 @@ base::Result<int> inspect(const std::string& name, bool as_json) {
 
 }  // namespace
 
-Command add_inspect(CLI::App& root) {
+Command make_inspect() {
   struct Options {
     std::string name;
     bool as_json = false;
   };
   auto options = std::make_shared<Options>();
-  CLI::App* app = root.add_subcommand("inspect", "explain a snapshot");
-  app->add_option("SNAPSHOT", options->name, "STORE for the newest, or STORE@ID")->required();
-  app->add_flag("--json", options->as_json, "for programs");
-  app->footer(R"(Examples:
+  auto syntax = std::make_unique<Syntax>("inspect", "explain a snapshot");
+  syntax->argument("SNAPSHOT", options->name, "STORE for the newest, or STORE@ID");
+  syntax->flag("--json", options->as_json, "for programs");
+  syntax->footer(R"(Examples:
   minivmm inspect job1.store
   minivmm inspect job1.store@a91f --json | jq .ram.data)");
-  return {app, [options] { return inspect(options->name, options->as_json); }};
+  return {std::move(syntax), [options] { return inspect(options->name, options->as_json); }};
 }
 
 }  // namespace cli

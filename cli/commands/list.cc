@@ -119,22 +119,22 @@ base::Result<int> list(const std::string& path, bool as_json) {
 
 }  // namespace
 
-Command add_list(CLI::App& root) {
+Command make_list() {
   struct Options {
     std::string store;
     bool as_json = false;
   };
   auto options = std::make_shared<Options>();
-  CLI::App* app = root.add_subcommand("list", "the snapshots of a store, oldest first");
-  app->add_option("STORE", options->store, "the store's directory")->required();
-  app->add_flag("--json", options->as_json, "for programs");
-  app->footer(
+  auto syntax = std::make_unique<Syntax>("list", "the snapshots of a store, oldest first");
+  syntax->argument("STORE", options->store, "the store's directory");
+  syntax->flag("--json", options->as_json, "for programs");
+  syntax->footer(
       R"(PAGES and DISK are the pages of memory and the 4 KiB blocks of disks that the snapshot itself
 holds; all others are in those before it. Exit status 1 where one is damaged.
 Examples:
   minivmm list job1.store
   minivmm list job1.store --json | jq -r '.snapshots[-1].id')");
-  return {app, [options] { return list(options->store, options->as_json); }};
+  return {std::move(syntax), [options] { return list(options->store, options->as_json); }};
 }
 
 }  // namespace cli

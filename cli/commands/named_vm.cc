@@ -11,10 +11,10 @@ constexpr int kLooks = 30;
 constexpr std::chrono::milliseconds kMoment(10);
 }  // namespace
 
-std::shared_ptr<std::string> add_vm_name(CLI::App& app) {
+std::shared_ptr<std::string> add_vm_name(Syntax& syntax) {
   auto name = std::make_shared<std::string>();
 
-  app.add_option("NAME", *name, "the machine, as minivmm ps lists it")->required();
+  syntax.argument("NAME", *name, "the machine, as minivmm ps lists it");
   return name;
 }
 

@@ -1,16 +1,16 @@
 // The argument NAME of the commands that talk to one running machine.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <memory>
 #include <string>
 
+#include "cli/syntax.h"
 #include "cli/vm_registry.h"
 #include "vmm/base/result.h"
 
 namespace cli {
 
-std::shared_ptr<std::string> add_vm_name(CLI::App& app);
+std::shared_ptr<std::string> add_vm_name(Syntax& syntax);
 
 // In this user's runtime directory.
 base::Result<RunningVm> find_vm(const std::string& name);

@@ -11,29 +11,29 @@
 namespace cli {
 namespace {
 
-Command add_state_command(CLI::App& root, const char* name, const char* description,
-                          const char* state, const char* footer) {
-  CLI::App* app = root.add_subcommand(name, description);
-  auto vm_name = add_vm_name(*app);
-  app->footer(footer);
+Command make_state_command(const char* name, const char* description, const char* state,
+                           const char* footer) {
+  auto syntax = std::make_unique<Syntax>(name, description);
+  auto vm_name = add_vm_name(*syntax);
+  syntax->footer(footer);
   auto run = [vm_name, state]() -> base::Result<int> {
     TRY_ASSIGN(RunningVm vm, find_vm(*vm_name));
     TRY(ask_or_fail(vm.socket, {"PATCH", "/vm", fmt::format(R"({{"state":"{}"}})", state)}));
     return kSuccess;
   };
-  return {app, run};
+  return {std::move(syntax), run};
 }
 
 }  // namespace
 
-Command add_pause(CLI::App& root) {
-  return add_state_command(root, "pause", "stop the vCPUs of a machine, keep everything", "Paused",
-                           "Example:\n  minivmm pause job1");
+Command make_pause() {
+  return make_state_command("pause", "stop the vCPUs of a machine, keep everything", "Paused",
+                            "Example:\n  minivmm pause job1");
 }
 
-Command add_resume(CLI::App& root) {
-  return add_state_command(root, "resume", "let a paused machine go on", "Resumed",
-                           "Example:\n  minivmm resume job1");
+Command make_resume() {
+  return make_state_command("resume", "let a paused machine go on", "Resumed",
+                            "Example:\n  minivmm resume job1");
 }
 
 }  // namespace cli

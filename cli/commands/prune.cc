@@ -8,11 +8,11 @@
 #include "cli/commands/command.h"
 #include "cli/exit_status.h"
 #include "cli/open_snapshot.h"
-#include "cli/parsed_option.h"
 #include "cli/size.h"
 #include "cli/snapshot_name.h"
 #include "cli/snapshot_text.h"
 #include "cli/store_json.h"
+#include "cli/syntax.h"
 
 namespace cli {
 namespace {
@@ -102,21 +102,21 @@ base::Result<int> prune(const Options& options) {
 
 }  // namespace
 
-Command add_prune(CLI::App& root) {
+Command make_prune() {
   auto options = std::make_shared<Options>();
-  CLI::App* app = root.add_subcommand("prune", "remove snapshots, and free what only they used");
-  app->add_option("STORE", options->store, "the store's directory")->required();
-  add_parsed(*app, "--keep", options->keep, parse_keep,
-             "keep the newest N of each branch, remove the others", "N");
-  add_parsed_list(*app, "--delete", options->remove, parse_id_prefix,
-                  "remove this one; may be given several times", "ID");
-  add_parsed_list(*app, "--head", options->heads, parse_id_prefix,
-                  "forget what a machine that ended wrote to its disks after its last snapshot "
-                  "(see list; export --head keeps it); may be given several times",
-                  "BRANCH");
-  app->add_flag("--dry-run", options->dry_run, "say what would go, remove nothing");
-  app->add_flag("--json", options->as_json, "for programs");
-  app->footer(
+  auto syntax = std::make_unique<Syntax>("prune", "remove snapshots, and free what only they used");
+  syntax->argument("STORE", options->store, "the store's directory");
+  syntax->option("--keep", options->keep, parse_keep,
+                 "keep the newest N of each branch, remove the others", "N");
+  syntax->list("--delete", options->remove, parse_id_prefix,
+               "remove this one; may be given several times", "ID");
+  syntax->list("--head", options->heads, parse_id_prefix,
+               "forget what a machine that ended wrote to its disks after its last snapshot "
+               "(see list; export --head keeps it); may be given several times",
+               "BRANCH");
+  syntax->flag("--dry-run", options->dry_run, "say what would go, remove nothing");
+  syntax->flag("--json", options->as_json, "for programs");
+  syntax->footer(
       R"(Every snapshot stands for itself: those that stay restore as before. A snapshot that a machine
 continues, running or to be restored, stays; so does one that is being restored. Machines may run
 meanwhile.
@@ -124,7 +124,7 @@ Examples:
   minivmm prune job1.store --keep 10
   minivmm prune job1.store --delete a91f --delete 77c0 --dry-run
   minivmm prune job1.store --head 3fc0)");
-  return {app, [options] { return prune(*options); }};
+  return {std::move(syntax), [options] { return prune(*options); }};
 }
 
 }  // namespace cli

@@ -68,15 +68,15 @@ base::Result<int> ps(const PsOptions& options) {
 
 }  // namespace
 
-Command add_ps(CLI::App& root) {
+Command make_ps() {
   auto options = std::make_shared<PsOptions>();
-  CLI::App* app = root.add_subcommand("ps", "list the running machines");
-  CLI::Option* as_json = app->add_flag("--json", options->as_json, "for programs");
-  app->add_flag("-q,--quiet", options->names_only, "names only")->excludes(as_json);
-  app->footer(R"(Examples:
+  auto syntax = std::make_unique<Syntax>("ps", "list the running machines");
+  Option& as_json = syntax->flag("--json", options->as_json, "for programs");
+  syntax->flag("--quiet", options->names_only, "names only").short_name("-q").excludes(as_json);
+  syntax->footer(R"(Examples:
   minivmm ps
   minivmm ps --json | jq -r '.[] | select(.state == "Paused") | .name')");
-  return {app, [options] { return ps(*options); }};
+  return {std::move(syntax), [options] { return ps(*options); }};
 }
 
 }  // namespace cli

@@ -8,8 +8,8 @@
 #include "cli/clones.h"
 #include "cli/commands/command.h"
 #include "cli/exit_status.h"
-#include "cli/parsed_option.h"
 #include "cli/size.h"
+#include "cli/syntax.h"
 #include "vmm/base/log.h"
 
 namespace cli {
@@ -33,54 +33,47 @@ base::Result<std::string> parse_path(std::string_view text) {
 
 }  // namespace
 
-Command add_restore(CLI::App& root) {
+Command make_restore() {
   auto options = std::make_shared<RestoreOptions>();
   auto clones = std::make_shared<std::optional<uint32_t>>();
   auto warm = std::make_shared<bool>(false);
-  CLI::App* app =
-      root.add_subcommand("restore", "let the machine of a snapshot go on where it was");
-  app->add_option_function<std::string>(
-         "STORE[@ID]",
-         [options](const std::string& text) {
-           options->snapshot = parse_or_throw("STORE[@ID]", text, parse_snapshot_name);
-         },
-         "the store's directory, and the beginning of an id; none: the newest")
-      ->required();
-  add_parsed_list(*app, "--disk", options->host.disks, parse_disk,
-                  "base image of each disk, in the order the machine had them (repeatable)",
-                  "DISK");
-  add_parsed_list(*app, "--net", options->host.nets, parse_net,
-                  "the host's side of each network, as for run; default: user", "NET");
-  add_parsed(*app, "--vsock-path", options->vsock_path, parse_path, "the host's side of the vsock",
-             "SOCKET");
-  add_parsed(*app, "--vsock-cid", options->vsock_cid, parse_cid,
-             "the guest's vsock address from now on; default: as before", "CID");
-  app->add_flag("--eager,!--lazy", options->eager,
-                "read and check all memory before the guest runs");
-  CLI::Option* paused = app->add_flag("--paused", options->paused, "wait for `minivmm resume`")
-                            ->disable_flag_override();
-  add_parsed(*app, "--clock", options->clock, parse_clock,
-             "the guest's clocks: continue (no jump, default) or catchup (wall time)",
-             "{continue,catchup}");
-  CLI::Option* many = add_parsed(*app, "--clones", *clones, parse_clones,
-                                 "that many machines, NAME-1 and on, which share what none of "
-                                 "them writes; the process stays until the last one ended",
-                                 "N");
-  add_parsed(*app, "--console-file", options->console_file, parse_path,
-             "where a clone's console output goes, % is its number; default: nowhere", "FILE")
-      ->needs(many);
-  app->add_flag("--warm", *warm,
-                "make the clones ahead: each line of input starts one at once, the end of the "
-                "input lets the others go")
-      ->disable_flag_override()
-      ->needs(many)
-      ->excludes(paused);
-  app->add_flag("--json", options->report_json, "clones are reported as JSON, one a line")
-      ->needs(many);
-  add_process_options(*app, options->host);
-  add_snapshot_options(*app, options->host.snapshots);
-  app->remove_option(app->get_option("--store"));
-  app->footer(
+  auto syntax =
+      std::make_unique<Syntax>("restore", "let the machine of a snapshot go on where it was");
+  syntax->argument("STORE[@ID]", options->snapshot, parse_snapshot_name,
+                   "the store's directory, and the beginning of an id; none: the newest");
+  syntax->list("--disk", options->host.disks, parse_disk,
+               "base image of each disk, in the order the machine had them (repeatable)", "DISK");
+  syntax->list("--net", options->host.nets, parse_net,
+               "the host's side of each network, as for run; default: user", "NET");
+  syntax->option("--vsock-path", options->vsock_path, parse_path, "the host's side of the vsock",
+                 "SOCKET");
+  syntax->option("--vsock-cid", options->vsock_cid, parse_cid,
+                 "the guest's vsock address from now on; default: as before", "CID");
+  syntax->flag("--eager", options->eager, "read and check all memory before the guest runs");
+  syntax->flag("--lazy", options->eager, "bring memory when the guest wants it (default)", false);
+  Option& paused = syntax->flag("--paused", options->paused, "wait for `minivmm resume`");
+  syntax->option("--clock", options->clock, parse_clock,
+                 "the guest's clocks: continue (no jump, default) or catchup (wall time)",
+                 "{continue,catchup}");
+  Option& many = syntax->option("--clones", *clones, parse_clones,
+                                "that many machines, NAME-1 and on, which share what none of "
+                                "them writes; the process stays until the last one ended",
+                                "N");
+  syntax
+      ->option("--console-file", options->console_file, parse_path,
+               "where a clone's console output goes, % is its number; default: nowhere", "FILE")
+      .needs(many);
+  syntax
+      ->flag("--warm", *warm,
+             "make the clones ahead: each line of input starts one at once, the end of the "
+             "input lets the others go")
+      .needs(many)
+      .excludes(paused);
+  syntax->flag("--json", options->report_json, "clones are reported as JSON, one a line")
+      .needs(many);
+  add_process_options(*syntax, options->host);
+  add_snapshot_options(*syntax, options->host.snapshots);
+  syntax->footer(
       std::string(
           "The machine continues its chain: its next snapshot is incremental, in the same\n"
           "store. Restoring an older snapshot begins a branch; nothing newer is lost.\n\n"
@@ -98,7 +91,7 @@ Command add_restore(CLI::App& root) {
     if (*clones) return restore_clones(*options, **clones, *warm);
     return restore_machine(*options);
   };
-  return {app, run, kBadInput};
+  return {std::move(syntax), run, kBadInput};
 }
 
 }  // namespace cli

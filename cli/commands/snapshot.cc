@@ -13,10 +13,10 @@
 #include "cli/commands/named_vm.h"
 #include "cli/control_client.h"
 #include "cli/exit_status.h"
-#include "cli/parsed_option.h"
 #include "cli/runtime_dir.h"
 #include "cli/snapshot_json.h"
 #include "cli/snapshot_options.h"
+#include "cli/syntax.h"
 #include "vmm/base/fd.h"
 #include "vmm/base/log.h"
 
@@ -111,36 +111,34 @@ Result<int> take(const std::string& name, const Options& options) {
 
 }  // namespace
 
-Command add_snapshot(CLI::App& root) {
+Command make_snapshot() {
   auto options = std::make_shared<Options>();
-  CLI::App* app = root.add_subcommand(
+  auto syntax = std::make_unique<Syntax>(
       "snapshot", "take a snapshot of a running machine, disks included; it runs on");
-  auto name = add_vm_name(*app);
-  app->add_flag("--full", options->request.full, "everything, not only what changed")
-      ->disable_flag_override();
-  app->add_option("--store", options->request.store_path,
-                  "directory of the snapshots; needed once, where `run` had none (a machine with "
-                  "disks has to be run with one)")
-      ->type_name("DIR");
-  add_pause_options(*app, options->max_pause, options->on_hot);
-  app->add_flag("--stop", options->request.stop,
-                "end the machine with it: nothing that happens after the snapshot is lost")
-      ->disable_flag_override();
-  app->add_flag("--json", options->as_json, "for programs");
-  app->footer(
+  auto name = add_vm_name(*syntax);
+  syntax->flag("--full", options->request.full, "everything, not only what changed");
+  syntax->text("--store", options->request.store_path,
+               "directory of the snapshots; needed once, where `run` had none (a machine with "
+               "disks has to be run with one)",
+               "DIR");
+  const PauseOptions pause = add_pause_options(*syntax, options->max_pause, options->on_hot);
+  syntax->flag("--stop", options->request.stop,
+               "end the machine with it: nothing that happens after the snapshot is lost");
+  syntax->flag("--json", options->as_json, "for programs");
+  syntax->footer(
       "Ctrl-C cancels: the guest and the store are then as before.\n\n"
       "Examples:\n"
       "  minivmm snapshot job1 --store /srv/snapshots/job1\n"
       "  minivmm snapshot job1\n"
       "  minivmm snapshot job1 --stop && minivmm restore /srv/snapshots/job1");
-  auto run = [name, options, app]() -> Result<int> {
-    if (app->count("--max-pause") > 0) {
+  auto run = [name, options, pause]() -> Result<int> {
+    if (pause.max_pause.given()) {
       options->request.max_pause_ns = static_cast<uint64_t>(options->max_pause.count());
     }
-    if (app->count("--on-hot") > 0) options->request.on_hot = options->on_hot;
+    if (pause.on_hot.given()) options->request.on_hot = options->on_hot;
     return take(*name, *options);
   };
-  return {app, run};
+  return {std::move(syntax), run};
 }
 
 }  // namespace cli

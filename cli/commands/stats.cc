@@ -42,13 +42,13 @@ base::Result<int> stats(const std::string& name, bool as_json) {
 
 }  // namespace
 
-Command add_stats(CLI::App& root) {
+Command make_stats() {
   auto as_json = std::make_shared<bool>(false);
-  CLI::App* app = root.add_subcommand("stats", "the counters of a running machine");
-  auto name = add_vm_name(*app);
-  app->add_flag("--json", *as_json, "for programs");
-  app->footer("Examples:\n  minivmm stats job1\n  minivmm stats job1 --json | jq .disk0");
-  return {app, [name, as_json] { return stats(*name, *as_json); }};
+  auto syntax = std::make_unique<Syntax>("stats", "the counters of a running machine");
+  auto name = add_vm_name(*syntax);
+  syntax->flag("--json", *as_json, "for programs");
+  syntax->footer("Examples:\n  minivmm stats job1\n  minivmm stats job1 --json | jq .disk0");
+  return {std::move(syntax), [name, as_json] { return stats(*name, *as_json); }};
 }
 
 }  // namespace cli

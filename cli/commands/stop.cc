@@ -10,9 +10,9 @@
 #include "cli/commands/named_vm.h"
 #include "cli/control_client.h"
 #include "cli/exit_status.h"
-#include "cli/parsed_option.h"
 #include "cli/runtime_dir.h"
 #include "cli/size.h"
+#include "cli/syntax.h"
 
 namespace cli {
 namespace {
@@ -71,17 +71,17 @@ base::Result<int> stop(const std::string& name, const StopOptions& options) {
 
 }  // namespace
 
-Command add_stop(CLI::App& root) {
+Command make_stop() {
   auto options = std::make_shared<StopOptions>();
-  CLI::App* app = root.add_subcommand("stop", "press the power button of a machine and wait");
-  auto name = add_vm_name(*app);
-  app->add_flag("--force", options->force, "end it at once, as if the power was cut");
-  add_parsed(*app, "--timeout", options->timeout_s, parse_timeout,
-             "seconds to wait for its end, default 30; 0: do not wait", "S");
-  app->footer(R"(Examples:
+  auto syntax = std::make_unique<Syntax>("stop", "press the power button of a machine and wait");
+  auto name = add_vm_name(*syntax);
+  syntax->flag("--force", options->force, "end it at once, as if the power was cut");
+  syntax->option("--timeout", options->timeout_s, parse_timeout,
+                 "seconds to wait for its end, default 30; 0: do not wait", "S");
+  syntax->footer(R"(Examples:
   minivmm stop job1
   minivmm stop job1 --timeout 300 || minivmm stop job1 --force)");
-  return {app, [name, options] { return stop(*name, *options); }};
+  return {std::move(syntax), [name, options] { return stop(*name, *options); }};
 }
 
 }  // namespace cli

@@ -70,21 +70,20 @@ base::Result<int> verify(const std::string& text, bool as_json) {
 
 }  // namespace
 
-Command add_verify(CLI::App& root) {
+Command make_verify() {
   struct Options {
     std::string name;
     bool as_json = false;
   };
   auto options = std::make_shared<Options>();
-  CLI::App* app = root.add_subcommand("verify", "read every byte of snapshots and check it");
-  app->add_option("SNAPSHOT", options->name, "STORE, or STORE@ID for one of its snapshots")
-      ->required();
-  app->add_flag("--json", options->as_json, "for programs");
-  app->footer(R"(Exit status 1 where something is damaged; each damage is a line.
+  auto syntax = std::make_unique<Syntax>("verify", "read every byte of snapshots and check it");
+  syntax->argument("SNAPSHOT", options->name, "STORE, or STORE@ID for one of its snapshots");
+  syntax->flag("--json", options->as_json, "for programs");
+  syntax->footer(R"(Exit status 1 where something is damaged; each damage is a line.
 Examples:
   minivmm verify job1.store
   minivmm verify job1.store@a91f || echo "restore another one")");
-  return {app, [options] { return verify(options->name, options->as_json); }};
+  return {std::move(syntax), [options] { return verify(options->name, options->as_json); }};
 }
 
 }  // namespace cli
