@@ -32,11 +32,6 @@ base::Result<uint32_t> parse_cpus(std::string_view text) {
   return static_cast<uint32_t>(count);
 }
 
-base::Result<std::string> parse_path(std::string_view text) {
-  if (text.empty()) return base::fail("no path given");
-  return std::string(text);
-}
-
 base::Result<std::string> parse_cmdline(std::string_view text) {
   if (std::ranges::any_of(text, [](unsigned char c) { return c < 0x20 || c == 0x7F; })) {
     return base::fail("a kernel command line has no control characters: write it on one line");
@@ -87,6 +82,11 @@ bool has_parameter(std::string_view cmdline, std::string_view name) {
 }
 
 }  // namespace
+
+base::Result<std::string> parse_path(std::string_view text) {
+  if (text.empty()) return base::fail("no path given");
+  return std::string(text);
+}
 
 void add_run_options(Syntax& syntax, RunOptions& options) {
   syntax.option("--kernel", options.kernel, parse_path,

@@ -49,6 +49,8 @@ void add_run_options(Syntax& syntax, RunOptions& options);
 // What the parser cannot see by looking at one option: required ones, and memory against the host.
 base::Result<void> check_run_options(const RunOptions& options);
 
+base::Result<std::string> parse_path(std::string_view text);  // not empty
+
 // The address of network `index`: as asked for, else one that follows from the machine's name.
 virtio::MacAddress mac_of(const RunOptions& options, size_t index);
 

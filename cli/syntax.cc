@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-
 namespace cli {
 
 using base::fail;
@@ -139,7 +137,6 @@ Result<void> Syntax::take_option(std::span<const char* const>& words) {
 }
 
 Result<bool> Syntax::parse(std::span<const char* const> words) {
-  if (std::ranges::any_of(words, asks_for_help)) return true;
   size_t arguments = 0;
   bool options = true;
   while (!words.empty()) {
@@ -147,6 +144,8 @@ Result<bool> Syntax::parse(std::span<const char* const> words) {
     if (options && word == "--") {
       options = false;
       words = words.subspan(1);
+    } else if (options && asks_for_help(word)) {
+      return true;
     } else if (options && word.size() > 1 && word.starts_with('-')) {
       TRY(take_option(words));
     } else {

@@ -90,7 +90,8 @@ class Syntax {
   const std::deque<Option>& arguments() const { return arguments_; }
   const std::deque<Option>& options() const { return options_; }
 
-  // The words after the command's name. True where one of them asks for help.
+  // The words after the command's name. True where an option asks for help: what follows it, and
+  // what is missing, does not matter then.
   base::Result<bool> parse(std::span<const char* const> words);
   std::string help() const;
 

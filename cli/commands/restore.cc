@@ -26,11 +26,6 @@ base::Result<uint32_t> parse_clones(std::string_view text) {
   return static_cast<uint32_t>(number);
 }
 
-base::Result<std::string> parse_path(std::string_view text) {
-  if (text.empty()) return base::fail("no path given");
-  return std::string(text);
-}
-
 }  // namespace
 
 Command make_restore() {

@@ -66,6 +66,22 @@ same "closed descriptors" "$(readlink /proc/$holder/fd/{0,1,2} | uniq)" /dev/nul
 "$minivmm" stop closed --force
 wait "$holder"
 same "closed descriptors: status" $? 195
+# The process of its network does not outlive a machine that is killed.
+"$minivmm" run --kernel "$dirty" --cmdline 'size=1M rate=1' --net user --name killed \
+    --console none </dev/null &
+holder=$!
+until "$minivmm" ps --json | grep -q '"Running"'; do sleep 0.05; done
+read -r stack </proc/$holder/task/$holder/children
+same "network's process" "$(<"/proc/$stack/comm")" minivmm-slirp
+kill -KILL "$holder"
+wait "$holder" 2>/dev/null || true
+for ((i = 0; i < 200; ++i)); do
+    # Gone, or waited for by nobody.
+    [[ $(sed 's/.*) \(.\).*/\1/' "/proc/$stack/stat" 2>/dev/null) == [RSD] ]] || break
+    sleep 0.05
+done
+same "network's process after its machine" $((i < 200)) 1
+"$minivmm" ps >/dev/null # removes what the machine left
 same "closed output" "$("$minivmm" --version 2>&1 >&-)" "minivmm: standard output: Bad file descriptor"
 same "stopped: left behind" "$(find "$XDG_RUNTIME_DIR" "$TMPDIR" ! -type d)" ""
 

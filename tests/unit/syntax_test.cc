@@ -52,6 +52,9 @@ TEST_F(SyntaxTest, AfterTwoDashesThereAreArgumentsOnly) {
 
 TEST_F(SyntaxTest, AValueMayLookLikeAnOption) {
   EXPECT_EQ(said({"s", "--count", "--json"}), "--count: '--json' is no digit");
+  EXPECT_EQ(said({"s", "--disk", "--help"}), "--disk: '--help' is no digit");
+  EXPECT_EQ(said({"--", "-h"}), "");
+  EXPECT_EQ(store, "-h");
 }
 
 TEST_F(SyntaxTest, OneDashIsAnArgument) {
@@ -82,8 +85,9 @@ TEST_F(SyntaxTest, OfTwoThatExcludeEachOtherBothAreNamed) {
             "--warm and --cold exclude each other: see minivmm test --help");
 }
 
-TEST_F(SyntaxTest, HelpIsGivenWhateverElseIsWrong) {
-  EXPECT_EQ(said({"--nonsense", "-h"}), "help");
+TEST_F(SyntaxTest, HelpIsGivenWhateverIsMissing) {
+  EXPECT_EQ(said({"--warm", "-h", "--nonsense"}), "help");
+  EXPECT_EQ(said({"s", "--help"}), "help");
   EXPECT_THAT(syntax.help(), testing::HasSubstr("Usage: minivmm test [OPTIONS] STORE\n"));
   EXPECT_THAT(syntax.help(), testing::HasSubstr("\n  -j, --json                  for programs\n"));
   EXPECT_THAT(syntax.help(), testing::HasSubstr("\n  --count N                   how many\n"));
