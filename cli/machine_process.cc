@@ -93,6 +93,8 @@ void let_guest_run(MachineProcess& process) {
   std::this_thread::yield();
 }
 
+namespace {
+
 Result<void> start_snapshots(MachineProcess& process, const RunOptions& options) {
   const SnapshotOptions& wanted = options.snapshots;
   vmm::Machine& machine = *process.machine;
@@ -120,6 +122,8 @@ Result<void> start_snapshots(MachineProcess& process, const RunOptions& options)
   return {};
 }
 
+}  // namespace
+
 Result<void> bind_socket(MachineProcess& process, const std::string& path) {
   TRY_ASSIGN(auto listener, base::UnixListener::bind(path));
   process.listener.emplace(std::move(listener));
@@ -127,6 +131,7 @@ Result<void> bind_socket(MachineProcess& process, const std::string& path) {
 }
 
 Result<void> serve(MachineProcess& process, const RunOptions& options) {
+  TRY(start_snapshots(process, options));
   TRY(process.platform->begin());
   TRY(process.console->begin_output());
   TRY(process.snapshots->begin());

@@ -44,11 +44,11 @@ struct MachineProcess {
   std::unique_ptr<GuestConsole> console;
   std::shared_ptr<snapshot::Store> store;  // null: none yet
   std::unique_ptr<vmm::Machine> machine;
-  // The machine's place in the store, until start_snapshots() hands it on.
+  // The machine's place in the store, until serve() hands it on.
   std::unique_ptr<snapshot::Branch> branch;
   std::unique_ptr<devices::Platform> platform;
   std::unique_ptr<snapshot::Pager> pager;
-  std::unique_ptr<snapshot::MachineGuest> guest;  // until start_snapshots() hands it on
+  std::unique_ptr<snapshot::MachineGuest> guest;  // until serve() hands it on
   std::unique_ptr<snapshot::SnapshotService> snapshots;
   // Bound, until serve() hands it on.
   std::optional<base::UnixListener> listener;
@@ -65,8 +65,6 @@ struct MachineProcess {
 // state. The console's descriptors and the disks are taken over.
 base::Result<void> make_platform(MachineProcess& process, const RunOptions& options,
                                  MachineDisks disks);
-// The state is set: what is asked for from here on is taken, once the machine is served.
-base::Result<void> start_snapshots(MachineProcess& process, const RunOptions& options);
 // The control socket, which may be impossible, before anything else: nobody can connect yet.
 base::Result<void> bind_socket(MachineProcess& process, const std::string& path);
 // From here on others get answers; they may ask since the socket listens, which is before the guest

@@ -37,8 +37,7 @@ Result<void> assemble(MachineProcess& process, const RunOptions& options, Foregr
   TRY_ASSIGN(MachineDisks disks,
              open_disks(options, process.store.get(), std::ref(process.disk_full)));
   TRY(make_platform(process, options, std::move(disks)));
-  TRY(load_guest(*process.machine, options));
-  return start_snapshots(process, options);
+  return load_guest(*process.machine, options);
 }
 
 }  // namespace

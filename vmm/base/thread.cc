@@ -1,6 +1,7 @@
 #include "vmm/base/thread.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 
 #include <algorithm>
@@ -28,6 +29,14 @@ Result<std::thread> start_thread(std::string name, std::function<void()> body, i
   }
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   return made;
+}
+
+void run_elsewhere(std::thread& thread) {
+  cpu_set_t cpus;
+  CPU_ZERO(&cpus);
+  if (sched_getaffinity(0, sizeof cpus, &cpus) != 0) return;
+  if (int here = sched_getcpu(); here >= 0) CPU_CLR(static_cast<size_t>(here), &cpus);
+  pthread_setaffinity_np(thread.native_handle(), sizeof cpus, &cpus);  // fails with no CPU left
 }
 
 }  // namespace base
