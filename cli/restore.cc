@@ -4,19 +4,18 @@
 #include <unistd.h>
 
 #include <cstdlib>
-#include <thread>
 
 #include "cli/clone_set.h"
 #include "cli/exit_status.h"
 #include "cli/foreground.h"
 #include "cli/machine_process.h"
+#include "cli/restore_ahead.h"
 #include "cli/runtime_dir.h"
 #include "cli/saved_config.h"
 #include "cli/vm_registry.h"
 #include "snapshot/eager.h"
 #include "snapshot/working_set.h"
 #include "vmm/base/log.h"
-#include "vmm/base/thread.h"
 #include "vmm/cpu_features.h"
 #include "vmm/layout.h"
 
@@ -30,28 +29,6 @@ namespace {
 // How long a restored machine's first faults are watched for what they tell of its working set: at
 // most, and without any.
 constexpr uint64_t kRecordMs = 3000, kRecordQuietMs = 100;
-
-// Learns what KVM offers, on another CPU: that takes longer than reading a store, and machines that
-// are made in this process then know it, or wait for it. Clones know it already.
-class KvmAsked {
- public:
-  KvmAsked() {
-    auto asking = base::start_thread("ask-kvm", [] {
-      if (auto kvm = vmm::Kvm::open()) (void)kvm->supported_cpuid();
-    });
-    if (!asking) return;  // who needs it asks
-    thread_ = std::move(*asking);
-    base::run_elsewhere(thread_);
-  }
-  ~KvmAsked() {
-    if (thread_.joinable()) thread_.join();
-  }
-  KvmAsked(const KvmAsked&) = delete;
-  KvmAsked& operator=(const KvmAsked&) = delete;
-
- private:
-  std::thread thread_;
-};
 
 using SnapshotRef = std::shared_ptr<const snapshot::Snapshot>;
 
@@ -118,7 +95,6 @@ Result<void> fill_memory(MachineProcess& process, const SnapshotRef& from,
   if (asked.eager) return snapshot::fill_memory(memory, *process.store, *from);
   snapshot::Storage& storage = process.store->storage();
   snapshot::Pager::Options options;
-  options.first = memory.ram_page(vmm::layout::kGenerationId.gfn());  // set_state() writes there
   options.working_set = snapshot::load_working_set(storage, from->id(), memory.ram_pages());
   // A machine that waits for `minivmm resume` would tell what its restore touches, and no more.
   if (options.working_set.empty() && !asked.paused) {
@@ -189,12 +165,13 @@ Result<int> restore_machine(const RestoreOptions& asked) {
   TRY_ASSIGN(auto foreground, Foreground::create());
   std::shared_ptr<snapshot::Store> store = asked.store;
   SnapshotRef from = asked.from;
-  std::optional<KvmAsked> kvm_asked;
-  if (!from) {
-    kvm_asked.emplace();
+  std::optional<RestoreAhead> ahead;
+  if (!from) {  // a clone has it, and what it would wait for
+    ahead.emplace();
     TRY_ASSIGN(store, snapshot::Store::open(asked.snapshot.store));
     TRY_ASSIGN(snapshot::Id id, store->resolve(asked.snapshot.id_prefix));
     TRY_ASSIGN(from, store->load(id));
+    ahead->go_on(from);
   }
   TRY_ASSIGN(RunOptions saved, parse_saved_config(from->manifest().config));
   TRY_ASSIGN(RunOptions options, merge(saved, asked));
@@ -208,12 +185,12 @@ Result<int> restore_machine(const RestoreOptions& asked) {
   TRY_ASSIGN(process.branch, snapshot::Branch::create(*process.store, from, options.name));
   TRY_ASSIGN(base::SectionReader sections, from->sections());
   TRY(prepare(process, from, options, asked, sections, *foreground));
-  kvm_asked.reset();
   if (asked.link != nullptr) {
     TRY_ASSIGN(bool wanted, asked.link->wait_to_begin(*foreground));
     if (!wanted) return kSuccess;
   }
   TRY(set_state(process, sections, asked.clock));
+  ahead.reset();
   TRY(process.listener->listen());  // which may fail: before the branch is handed on
   process.complete = true;
   if (asked.paused) {

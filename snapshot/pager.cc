@@ -114,7 +114,6 @@ void Pager::give_up(base::Error error) {
 
 void Pager::serve_faults() {
   fault_thread_ = std::this_thread::get_id();
-  if (options_.first) (void)bring_now(*options_.first);  // an error is for who needs the page
   // There, or they would be copied late.
   std::memset(around_.data() + around_.size() / 2, 0, around_.size() / 2);
   std::array<pollfd, 2> wait{{{userfault_.fd(), POLLIN, 0}, {stop_.fd(), POLLIN, 0}}};
