@@ -32,7 +32,7 @@ void read_generation_id(const snapshot::Snapshot& from) {
 RestoreAhead::RestoreAhead() {
   auto made = base::start_thread("restore-ahead", [wanted = from_.get_future().share()] {
     learn_cpuid();
-    if (SnapshotRef from = wanted.get()) read_generation_id(*from);
+    if (const SnapshotRef& from = wanted.get()) read_generation_id(*from);
   });
   if (!made) return;
   thread_ = std::move(*made);

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <filesystem>
+#include "vmm/base/path.h"
 
 namespace cli {
 
@@ -20,9 +20,8 @@ base::Result<SnapshotName> parse_snapshot_name(std::string_view text) {
   size_t at = text.rfind('@');
   size_t slash = text.rfind('/');
   SnapshotName name;
-  std::error_code ignored;
   if (at == std::string_view::npos || (slash != std::string_view::npos && slash > at) ||
-      std::filesystem::is_directory(text, ignored)) {
+      base::is_directory(std::string(text))) {
     name.store = text;
   } else {
     name.store = text.substr(0, at);

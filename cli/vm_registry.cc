@@ -11,13 +11,13 @@
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
-#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <thread>
 
 #include "cli/runtime_dir.h"
+#include "vmm/base/path.h"
 #include "vmm/base/unix_socket.h"
 
 namespace cli {
@@ -184,10 +184,12 @@ VmName::~VmName() {
 
 base::Result<std::vector<RunningVm>> running_vms(const std::string& directory) {
   std::vector<RunningVm> vms;
-  std::error_code error;
-  for (std::filesystem::directory_iterator entry(directory, error), end; !error && entry != end;
-       entry.increment(error)) {
-    std::string file = entry->path().filename();
+  auto opened = base::open_file(directory, O_RDONLY | O_DIRECTORY);
+  if (!opened && opened.error().os_error() == ENOENT) return vms;
+  if (!opened) return std::unexpected(opened.error());
+  auto files = base::names_in(std::move(*opened));
+  if (!files) return std::unexpected(files.error().with(directory));
+  for (const std::string& file : *files) {
     if (!file.ends_with(kLockSuffix)) continue;
     std::string name = file.substr(0, file.size() - kLockSuffix.size());
     std::string path = lock_path(directory, name);
@@ -199,9 +201,6 @@ base::Result<std::vector<RunningVm>> running_vms(const std::string& directory) {
     } else if (take_lock(fd->get()) && still_there(fd->get(), path)) {
       remove_remains(fd->get(), path, name);
     }
-  }
-  if (error && error != std::errc::no_such_file_or_directory) {
-    return base::fail("list " + directory, error.value());
   }
   std::ranges::sort(vms, {}, &RunningVm::name);
   return vms;

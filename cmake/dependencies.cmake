@@ -2,7 +2,6 @@
 # shared library costs start-up time (`minivmm --version` is to take 2 ms at most).
 find_package(PkgConfig REQUIRED)
 find_package(Threads REQUIRED)
-find_package(spdlog REQUIRED)
 find_package(nlohmann_json REQUIRED)
 
 function(minivmm_static_library target archive header)

@@ -12,10 +12,10 @@
 #include <cassert>
 #include <cerrno>
 #include <deque>
-#include <filesystem>
 
 #include "snapshot/storage.h"
 #include "vmm/base/io_uring.h"
+#include "vmm/base/path.h"
 
 namespace snapshot {
 namespace {
@@ -262,17 +262,8 @@ class PosixStorage : public Storage {
 
   base::Result<std::vector<std::string>> list(const std::string& directory) override {
     TRY_ASSIGN(base::Fd fd, open_directory(directory));
-    std::vector<std::string> names;
-    std::error_code error;
-    // Through /proc: the directory that was opened, not what has its name by now.
-    for (std::filesystem::directory_iterator
-             entry(fmt::format("/proc/self/fd/{}", fd.get()), error),
-         end;
-         !error && entry != end; entry.increment(error)) {
-      names.push_back(entry->path().filename().string());
-    }
-    if (error) return base::fail("list " + full(directory), error.value());
-    std::ranges::sort(names);
+    auto names = base::names_in(std::move(fd));
+    if (!names) return std::unexpected(names.error().with(full(directory)));
     return names;
   }
 

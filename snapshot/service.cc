@@ -2,9 +2,8 @@
 
 #include <fmt/format.h>
 
-#include <filesystem>
-
 #include "vmm/base/log.h"
+#include "vmm/base/path.h"
 #include "vmm/base/thread.h"
 
 namespace snapshot {
@@ -68,9 +67,8 @@ Result<uint64_t> SnapshotService::request(const Request& request) {
   if (next_ || (running_ && !scheduled_)) {
     return fail("a snapshot is being taken; wait for it, or cancel it");
   }
-  std::error_code missing;
   if (!request.store_path.empty() && !store_path_.empty() &&
-      !std::filesystem::equivalent(request.store_path, store_path_, missing)) {
+      !base::same_file(request.store_path, store_path_)) {
     return fail(
         fmt::format("the machine's snapshots are in {}; it writes to one store only", store_path_));
   }

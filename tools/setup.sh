@@ -14,7 +14,7 @@ tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 packages=(
     g++ cmake ninja-build pkg-config ccache
     liburing-dev libxxhash-dev liblz4-dev libzstd-dev zlib1g-dev liblzma-dev libbz2-dev
-    liblzo2-dev nlohmann-json3-dev libspdlog-dev libfmt-dev libboost-dev
+    liblzo2-dev nlohmann-json3-dev libfmt-dev libboost-dev
     libslirp-dev libgtest-dev libgmock-dev libbenchmark-dev
     acpica-tools busybox-static cpio crash curl e2fsprogs fio gdb jq kmod lz4 python3 shellcheck socat xz-utils
     zstd

@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <memory>
 
 #include "cli/commands/command.h"
@@ -16,6 +15,7 @@
 #include "snapshot/core_registers.h"
 #include "snapshot/export_disk.h"
 #include "snapshot/export_memory.h"
+#include "vmm/base/path.h"
 
 namespace cli {
 namespace {
@@ -49,8 +49,7 @@ base::Result<void> check(const ExportOptions& options) {
     if (std::ranges::count(options.disks, base.disk, &DiskArgument::disk) == 0)
       return base::fail(fmt::format("--disk-base {}: there is no --disk {}", base.disk, base.disk));
     for (const DiskArgument& disk : options.disks) {
-      std::error_code missing;
-      if (std::filesystem::equivalent(disk.path, base.path, missing)) {
+      if (base::same_file(disk.path, base.path)) {
         return base::fail(fmt::format(
             "--disk {}={} is a base image that snapshots stand on: export to another file",
             disk.disk, disk.path));

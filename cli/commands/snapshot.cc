@@ -5,7 +5,6 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -19,6 +18,7 @@
 #include "cli/syntax.h"
 #include "vmm/base/fd.h"
 #include "vmm/base/log.h"
+#include "vmm/base/path.h"
 
 namespace cli {
 namespace {
@@ -94,7 +94,7 @@ Result<int> take(const std::string& name, const Options& options) {
   snapshot::SnapshotService::Request request = options.request;
   if (!request.store_path.empty()) {
     // The machine's process may have another working directory.
-    request.store_path = std::filesystem::absolute(request.store_path).lexically_normal();
+    TRY_ASSIGN(request.store_path, base::absolute_path(request.store_path));
   }
   TRY_ASSIGN(std::string body,
              ask_or_fail(vm.socket, {"PUT", "/snapshots", snapshot_request_json(request).dump()}));

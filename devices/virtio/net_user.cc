@@ -11,10 +11,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
-#include <filesystem>
+#include <climits>
 
 #include "devices/slirp/protocol.h"
+#include "vmm/base/path.h"
 
 namespace virtio {
 
@@ -38,10 +40,10 @@ Result<uint16_t> parse_port(std::string_view text) {
 }
 
 Result<std::string> installed_program() {
-  std::error_code error;
-  auto self = std::filesystem::read_symlink("/proc/self/exe", error);
-  if (error) return fail("user-mode network: /proc/self/exe", error.value());
-  return (self.parent_path() / "minivmm-slirp").string();
+  std::array<char, PATH_MAX> self;
+  ssize_t length = ::readlink("/proc/self/exe", self.data(), self.size());
+  if (length < 0) return base::fail_errno("user-mode network: /proc/self/exe");
+  return base::parent_directory({self.data(), static_cast<size_t>(length)}) + "/minivmm-slirp";
 }
 
 // With the one end of the socket pair as its descriptor kStackFd, and no other of this process's

@@ -8,13 +8,13 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <filesystem>
 #include <set>
 #include <tuple>
 
 #include "snapshot/store/locks.h"
 #include "snapshot/store/stale_head.h"
 #include "vmm/base/log.h"
+#include "vmm/base/path.h"
 
 namespace snapshot {
 
@@ -157,10 +157,9 @@ base::Result<std::unique_ptr<Store>> Store::open_or_create(std::unique_ptr<Stora
 base::Result<std::unique_ptr<Store>> Store::open_or_create(const std::string& path) {
   if (mkdir(path.c_str(), 0700) == 0) {
     // Its name is to be as durable as what will be in it.
-    std::filesystem::path parent = std::filesystem::path(path + "/").parent_path().parent_path();
-    TRY_ASSIGN(base::Fd directory,
-               base::open_file(parent.empty() ? "." : parent.string(), O_RDONLY | O_DIRECTORY));
-    if (fsync(directory.get()) != 0) return base::fail_errno("fsync " + parent.string());
+    const std::string parent = base::parent_directory(path);
+    TRY_ASSIGN(base::Fd directory, base::open_file(parent, O_RDONLY | O_DIRECTORY));
+    if (fsync(directory.get()) != 0) return base::fail_errno("fsync " + parent);
   } else if (errno != EEXIST) {
     return base::fail_errno("make store " + path);
   }

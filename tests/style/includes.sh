@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Includes point down: vmm/base <- vmm <- devices <- snapshot <- cli, and nothing of the program
-# includes tests/ or bench/. Paths are from the root of the repository.
+# includes tests/ or bench/. Paths are from the root of the repository. Nothing of the program
+# brings in the C++ streams and locales, of which a static program has a quarter more to start.
 set -euo pipefail
 
 # shellcheck disable=SC2016  # for awk to expand
@@ -21,6 +22,10 @@ git ls-files 'vmm/*.h' 'vmm/*.cc' 'devices/*.h' 'devices/*.cc' 'snapshot/*.h' 's
       bad = 1
     }
     ++seen
+  }
+  /^#include <(filesystem|fstream|iomanip|iostream|istream|locale|ostream|regex|sstream)>/ {
+    printf "%s:%d: %s brings in the streams (see vmm/base/path.h)\n", FILENAME, FNR, $2
+    bad = 1
   }
   END {
     if (!seen) { print "no include found: is this the root of the repository?"; bad = 1 }

@@ -1,57 +1,50 @@
 #include "vmm/base/log.h"
 
-#define SPDLOG_FMT_EXTERNAL
-#include <spdlog/sinks/stdout_sinks.h>
-#include <spdlog/spdlog.h>
+#include <atomic>
+#include <cstdio>
 
 namespace base {
 
 namespace {
 
-spdlog::level::level_enum to_spdlog(LogLevel level) {
+// Shared by all threads, without being handed to them.
+std::atomic<LogLevel> lowest = LogLevel::kWarning;
+
+const char* name_of(LogLevel level) {
   switch (level) {
     case LogLevel::kDebug:
-      return spdlog::level::debug;
+      return "debug";
     case LogLevel::kInfo:
-      return spdlog::level::info;
+      return "info";
     case LogLevel::kWarning:
-      return spdlog::level::warn;
+      return "warning";
     case LogLevel::kError:
-      return spdlog::level::err;
+      return "error";
     case LogLevel::kOff:
-      return spdlog::level::off;
+      break;
   }
-  return spdlog::level::off;
-}
-
-// The one object that every thread shares without being handed it; made when first used.
-spdlog::logger& logger() {
-  static spdlog::logger instance = [] {
-    spdlog::logger made("minivmm", std::make_shared<spdlog::sinks::stderr_sink_mt>());
-    made.set_pattern("minivmm: %l: %v");
-    made.set_level(spdlog::level::warn);
-    return made;
-  }();
-  return instance;
+  return "off";
 }
 
 }  // namespace
 
-void set_log_level(LogLevel level) { logger().set_level(to_spdlog(level)); }
+void set_log_level(LogLevel level) { lowest.store(level, std::memory_order_relaxed); }
 
 std::optional<LogLevel> parse_log_level(std::string_view name) {
-  if (name == "debug") return LogLevel::kDebug;
-  if (name == "info") return LogLevel::kInfo;
-  if (name == "warning") return LogLevel::kWarning;
-  if (name == "error") return LogLevel::kError;
-  if (name == "off") return LogLevel::kOff;
+  for (LogLevel level :
+       {LogLevel::kDebug, LogLevel::kInfo, LogLevel::kWarning, LogLevel::kError, LogLevel::kOff}) {
+    if (name == name_of(level)) return level;
+  }
   return std::nullopt;
 }
 
-bool log_enabled(LogLevel level) { return logger().should_log(to_spdlog(level)); }
+bool log_enabled(LogLevel level) { return level >= lowest.load(std::memory_order_relaxed); }
 
 void log_line(LogLevel level, std::string_view text) {
-  logger().log(to_spdlog(level), one_line(text));
+  if (!log_enabled(level)) return;
+  // One call: lines of several threads do not mix. Nobody could be told that it failed.
+  std::string line = fmt::format("minivmm: {}: {}\n", name_of(level), one_line(text));
+  (void)std::fwrite(line.data(), 1, line.size(), stderr);
 }
 
 std::string one_line(std::string_view text) {

@@ -1,5 +1,5 @@
 // Messages for the person who runs the program: one line each, to stderr, with a level. From any
-// thread. spdlog does the work behind log.cc, so that its headers are compiled once.
+// thread.
 #pragma once
 
 #include <fmt/format.h>
