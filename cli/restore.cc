@@ -171,7 +171,7 @@ Result<int> restore_machine(const RestoreOptions& asked) {
     TRY_ASSIGN(store, snapshot::Store::open(asked.snapshot.store));
     TRY_ASSIGN(snapshot::Id id, store->resolve(asked.snapshot.id_prefix));
     TRY_ASSIGN(from, store->load(id));
-    ahead->go_on(from);
+    ahead->go_on(store, from);
   }
   TRY_ASSIGN(RunOptions saved, parse_saved_config(from->manifest().config));
   TRY_ASSIGN(RunOptions options, merge(saved, asked));

@@ -9,8 +9,6 @@
 
 namespace cli {
 
-using SnapshotRef = std::shared_ptr<const snapshot::Snapshot>;
-
 namespace {
 
 // In a VM this takes as long as making the guest's memory.
@@ -30,9 +28,10 @@ void read_generation_id(const snapshot::Snapshot& from) {
 }  // namespace
 
 RestoreAhead::RestoreAhead() {
-  auto made = base::start_thread("restore-ahead", [wanted = from_.get_future().share()] {
+  auto made = base::start_thread("restore-ahead", [wanted = opened_.get_future().share()] {
     learn_cpuid();
-    if (const SnapshotRef& from = wanted.get()) read_generation_id(*from);
+    const Opened& opened = wanted.get();
+    if (opened.from) read_generation_id(*opened.from);
   });
   if (!made) return;
   thread_ = std::move(*made);
@@ -40,13 +39,14 @@ RestoreAhead::RestoreAhead() {
 }
 
 RestoreAhead::~RestoreAhead() {
-  if (!told_) from_.set_value(nullptr);
+  if (!told_) opened_.set_value({});
   if (thread_.joinable()) thread_.join();
 }
 
-void RestoreAhead::go_on(SnapshotRef from) {
+void RestoreAhead::go_on(std::shared_ptr<const snapshot::Store> store,
+                         std::shared_ptr<const snapshot::Snapshot> from) {
   told_ = true;
-  from_.set_value(std::move(from));
+  opened_.set_value({std::move(store), std::move(from)});
 }
 
 }  // namespace cli

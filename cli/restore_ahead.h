@@ -11,7 +11,7 @@
 #include <memory>
 #include <thread>
 
-#include "snapshot/store/snapshot.h"
+#include "snapshot/store/store.h"
 
 namespace cli {
 
@@ -23,11 +23,16 @@ class RestoreAhead {
   RestoreAhead(const RestoreAhead&) = delete;
   RestoreAhead& operator=(const RestoreAhead&) = delete;
 
-  // Reads on with the machine's snapshot. At most once.
-  void go_on(std::shared_ptr<const snapshot::Snapshot> from);
+  // Reads on with the machine's snapshot, which is read through the store. At most once.
+  void go_on(std::shared_ptr<const snapshot::Store> store,
+             std::shared_ptr<const snapshot::Snapshot> from);
 
  private:
-  std::promise<std::shared_ptr<const snapshot::Snapshot>> from_;
+  struct Opened {
+    std::shared_ptr<const snapshot::Store> store;  // there as long as the snapshot
+    std::shared_ptr<const snapshot::Snapshot> from;
+  };
+  std::promise<Opened> opened_;
   bool told_ = false;
   std::thread thread_;
 };
