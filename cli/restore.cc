@@ -3,18 +3,19 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <array>
 #include <cstdlib>
 
 #include "cli/clone_set.h"
 #include "cli/exit_status.h"
 #include "cli/foreground.h"
 #include "cli/machine_process.h"
-#include "cli/restore_ahead.h"
 #include "cli/runtime_dir.h"
 #include "cli/saved_config.h"
 #include "cli/vm_registry.h"
 #include "snapshot/eager.h"
 #include "snapshot/working_set.h"
+#include "vmm/base/aside.h"
 #include "vmm/base/log.h"
 #include "vmm/cpu_features.h"
 #include "vmm/layout.h"
@@ -31,6 +32,28 @@ namespace {
 constexpr uint64_t kRecordMs = 3000, kRecordQuietMs = 100;
 
 using SnapshotRef = std::shared_ptr<const snapshot::Snapshot>;
+
+// What a restore has done on another CPU while it reads the store and makes the machine:
+//
+//   main thread   manifest, names ──┬── memory, vCPUs, devices ── state ── guest runs
+//   aside         KVM's CPUID ──────┴── the page that the host writes to ── serves the guest's
+//   faults
+//
+// It only fills what is asked again where it is needed, where errors are heard.
+
+// In a VM this takes as long as making the guest's memory.
+void learn_cpuid() {
+  if (auto kvm = vmm::Kvm::open()) (void)kvm->supported_cpuid();
+}
+
+// Afterwards the generation id's page, and the index's way there, is in memory.
+void read_generation_id(const snapshot::Snapshot& from) {
+  const uint64_t page = vmm::layout::kGenerationId.gfn().value;  // of the first region of RAM
+  std::array<std::byte, snapshot::kPageBytes> content;
+  if (page < from.pages(snapshot::kRamSpace)) {
+    (void)from.read_page(snapshot::kRamSpace, page, content);
+  }
+}
 
 // What the snapshot says of the machine, with what the command line says of the host.
 Result<RunOptions> merge(const RunOptions& saved, const RestoreOptions& asked) {
@@ -89,12 +112,13 @@ Result<RunOptions> merge(const RunOptions& saved, const RestoreOptions& asked) {
 }
 
 Result<void> fill_memory(MachineProcess& process, const SnapshotRef& from,
-                         const RestoreOptions& asked) {
+                         const RestoreOptions& asked, base::Aside* aside) {
   vmm::GuestMemory& memory = process.machine->memory();
   if (memory.is_copy()) return {};
   if (asked.eager) return snapshot::fill_memory(memory, *process.store, *from);
   snapshot::Storage& storage = process.store->storage();
   snapshot::Pager::Options options;
+  options.aside = aside;
   options.working_set = snapshot::load_working_set(storage, from->id(), memory.ram_pages());
   // A machine that waits for `minivmm resume` would tell what its restore touches, and no more.
   if (options.working_set.empty() && !asked.paused) {
@@ -123,7 +147,7 @@ Result<void> fill_memory(MachineProcess& process, const SnapshotRef& from,
 // Everything that can be there before the guest's state is set.
 Result<void> prepare(MachineProcess& process, const SnapshotRef& from, const RunOptions& options,
                      const RestoreOptions& asked, base::SectionReader& sections,
-                     Foreground& foreground) {
+                     Foreground& foreground, base::Aside* aside) {
   TRY_ASSIGN(process.console,
              GuestConsole::create(options.console, [&foreground] { foreground.input_room(); }));
   TRY_ASSIGN(auto cpuid, vmm::take_cpuid(sections));
@@ -134,7 +158,7 @@ Result<void> prepare(MachineProcess& process, const SnapshotRef& from, const Run
                                                     .cpuid = std::move(cpuid)}));
   TRY(process.machine->load_state(sections));
   TRY(snapshot::check_memory(process.machine->memory(), *from));
-  TRY(fill_memory(process, from, asked));
+  TRY(fill_memory(process, from, asked, aside));
   TRY_ASSIGN(MachineDisks disks, open_restored_disks(options, *process.store, from, *process.branch,
                                                      std::ref(process.disk_full)));
   return make_platform(process, options, std::move(disks));
@@ -165,13 +189,14 @@ Result<int> restore_machine(const RestoreOptions& asked) {
   TRY_ASSIGN(auto foreground, Foreground::create());
   std::shared_ptr<snapshot::Store> store = asked.store;
   SnapshotRef from = asked.from;
-  std::optional<RestoreAhead> ahead;
+  std::optional<base::Aside> aside;
   if (!from) {  // a clone has it, and what it would wait for
-    ahead.emplace();
+    aside.emplace("restore-aside");
+    aside->post(learn_cpuid);
     TRY_ASSIGN(store, snapshot::Store::open(asked.snapshot.store));
     TRY_ASSIGN(snapshot::Id id, store->resolve(asked.snapshot.id_prefix));
     TRY_ASSIGN(from, store->load(id));
-    ahead->go_on(store, from);
+    aside->post([store, from] { read_generation_id(*from); });
   }
   TRY_ASSIGN(RunOptions saved, parse_saved_config(from->manifest().config));
   TRY_ASSIGN(RunOptions options, merge(saved, asked));
@@ -184,13 +209,13 @@ Result<int> restore_machine(const RestoreOptions& asked) {
   process.store = std::move(store);
   TRY_ASSIGN(process.branch, snapshot::Branch::create(*process.store, from, options.name));
   TRY_ASSIGN(base::SectionReader sections, from->sections());
-  TRY(prepare(process, from, options, asked, sections, *foreground));
+  TRY(prepare(process, from, options, asked, sections, *foreground, aside ? &*aside : nullptr));
+  aside.reset();
   if (asked.link != nullptr) {
     TRY_ASSIGN(bool wanted, asked.link->wait_to_begin(*foreground));
     if (!wanted) return kSuccess;
   }
   TRY(set_state(process, sections, asked.clock));
-  ahead.reset();
   TRY(process.listener->listen());  // which may fail: before the branch is handed on
   process.complete = true;
   if (asked.paused) {

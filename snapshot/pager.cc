@@ -52,8 +52,10 @@ Result<std::unique_ptr<Pager>> Pager::start(vmm::GuestMemory& memory,
   std::unique_ptr<Pager> pager(new Pager(memory, std::move(snapshot), std::move(options),
                                          std::move(userfault), std::move(stop)));
   TRY_ASSIGN(pager->around_, base::Mapping::anonymous(2 * kAroundPages * kPageBytes));
-  TRY_ASSIGN(pager->faults_,
-             base::start_thread("pager", [raw = pager.get()] { raw->serve_faults(); }));
+  auto serve = [raw = pager.get()] { raw->serve_faults(); };
+  base::Aside* aside = pager->options_.aside;
+  TRY_ASSIGN(pager->faults_, aside != nullptr ? aside->hand_over("pager", serve)
+                                              : base::start_thread("pager", serve));
   return pager;
 }
 

@@ -27,6 +27,7 @@
 #include "snapshot/page_bits.h"
 #include "snapshot/store/snapshot.h"
 #include "snapshot/userfault.h"
+#include "vmm/base/aside.h"
 #include "vmm/base/fd.h"
 #include "vmm/base/result.h"
 #include "vmm/guest_memory.h"
@@ -45,6 +46,8 @@ class Pager {
     uint64_t record_quiet_ms = 0;
     // Then: what it was, in the order of first touch; pages that came with others after those.
     std::function<void(std::vector<uint64_t> pages)> on_recorded = {};
+    // Whose thread becomes the fault thread; null: one is made. Not needed afterwards.
+    base::Aside* aside = nullptr;
   };
   struct Counters {
     std::atomic<uint64_t> faults = 0;      // pages somebody waited for

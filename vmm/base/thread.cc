@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <system_error>
@@ -37,6 +38,12 @@ void run_elsewhere(std::thread& thread) {
   if (sched_getaffinity(0, sizeof cpus, &cpus) != 0) return;
   if (int here = sched_getcpu(); here >= 0) CPU_CLR(static_cast<size_t>(here), &cpus);
   pthread_setaffinity_np(thread.native_handle(), sizeof cpus, &cpus);  // fails with no CPU left
+}
+
+void run_anywhere() {
+  cpu_set_t cpus;
+  if (sched_getaffinity(getpid(), sizeof cpus, &cpus) != 0) return;
+  pthread_setaffinity_np(pthread_self(), sizeof cpus, &cpus);
 }
 
 }  // namespace base

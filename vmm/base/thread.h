@@ -13,9 +13,10 @@ namespace base {
 // signal, which are the main thread's, but `taken` where that is not 0.
 Result<std::thread> start_thread(std::string name, std::function<void()> body, int taken = 0);
 
-// Lets `thread`, which was just started and ends soon, run on another CPU than the caller's, at
-// once: a scheduler that keeps few CPUs busy has put it behind the caller. Does nothing where there
-// is one CPU.
+// Lets `thread`, which was just started, run on another CPU than the caller's, at once: a scheduler
+// that keeps few CPUs busy has put it behind the caller. Does nothing where there is one CPU.
 void run_elsewhere(std::thread& thread);
+// Takes it back, for the calling thread: it may run where the main thread may.
+void run_anywhere();
 
 }  // namespace base

@@ -1,0 +1,113 @@
+#include "vmm/base/aside.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <pthread.h>
+#include <sched.h>
+
+#include <array>
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace base {
+namespace {
+
+using testing::ElementsAre;
+
+cpu_set_t allowed_cpus() {
+  cpu_set_t cpus;
+  CPU_ZERO(&cpus);
+  EXPECT_EQ(sched_getaffinity(0, sizeof cpus, &cpus), 0);
+  return cpus;
+}
+
+std::string own_name() {
+  std::array<char, 16> name{};
+  pthread_getname_np(pthread_self(), name.data(), name.size());
+  return name.data();
+}
+
+TEST(Aside, DoesEverythingInOrderBeforeItEnds) {
+  std::vector<int> done;
+  std::thread::id thread;
+  {
+    Aside aside("aside");
+    for (int i = 0; i < 4; ++i) aside.post([&done, i] { done.push_back(i); });
+    aside.post([&thread] { thread = std::this_thread::get_id(); });
+  }
+  EXPECT_THAT(done, ElementsAre(0, 1, 2, 3));
+  EXPECT_NE(thread, std::this_thread::get_id());
+}
+
+TEST(Aside, ItsOwnerGoesOnMeanwhile) {
+  std::atomic<bool> go_on = false, seen = false;
+  {
+    Aside aside("aside");
+    aside.post([&] {
+      go_on.wait(false);
+      seen = true;
+    });
+    EXPECT_FALSE(seen);
+    go_on = true;
+    go_on.notify_one();
+  }
+  EXPECT_TRUE(seen);
+}
+
+TEST(Aside, LeavesTheOwnersCpuToIt) {
+  const cpu_set_t all = allowed_cpus();
+  if (CPU_COUNT(&all) < 2) GTEST_SKIP() << "one CPU only";
+  cpu_set_t its;
+  {
+    Aside aside("aside");
+    // Set from outside: the thread may have begun before.
+    std::atomic<bool> go_on = false;
+    aside.post([&] {
+      go_on.wait(false);
+      its = allowed_cpus();
+    });
+    go_on = true;
+    go_on.notify_one();
+  }
+  EXPECT_EQ(CPU_COUNT(&its), CPU_COUNT(&all) - 1);
+}
+
+TEST(Aside, ItsThreadGoesOnAsAnother) {
+  std::vector<std::string> done;
+  std::optional<Aside> aside("aside");
+  aside->post([&] { done.push_back(own_name()); });
+  auto body = aside->hand_over("a body with a long name", [&] { done.push_back(own_name()); });
+  aside.reset();  // which has no thread any more
+  ASSERT_TRUE(body);
+  body->join();
+  EXPECT_THAT(done, ElementsAre("aside", "a body with a l"));
+}
+
+TEST(Aside, ItsThreadThenRunsAnywhere) {
+  cpu_set_t its;
+  Aside aside("aside");
+  auto body = aside.hand_over("body", [&] { its = allowed_cpus(); });
+  ASSERT_TRUE(body);
+  body->join();
+  const cpu_set_t all = allowed_cpus();
+  EXPECT_TRUE(CPU_EQUAL(&its, &all));
+}
+
+TEST(Aside, WhatATaskHoldsIsGoneWithIt) {
+  auto held = std::make_shared<int>();
+  std::weak_ptr<int> watched = held;
+  std::atomic<bool> gone = false;
+  {
+    Aside aside("aside");
+    aside.post([held = std::move(held)] {});
+    aside.post([&] { gone = watched.expired(); });
+  }
+  EXPECT_TRUE(gone);
+}
+
+}  // namespace
+}  // namespace base

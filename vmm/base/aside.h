@@ -1,0 +1,36 @@
+// A thread that does what takes long while its owner goes on with something else.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "vmm/base/result.h"
+
+namespace base {
+
+// One task after the other, in the order in which they were given, on another CPU than the owner's
+// where there is one. Owned and used by one thread. Where no thread can be made, tasks are done by
+// who gives them.
+class Aside {
+ public:
+  // `name` as for start_thread().
+  explicit Aside(std::string name);
+  // Returns when everything that was given is done.
+  ~Aside();
+  Aside(const Aside&) = delete;
+  Aside& operator=(const Aside&) = delete;
+
+  void post(std::function<void()> task);
+  // The thread is the caller's, and called `name`, once the tasks given before are done: it runs
+  // `body` then, on any CPU. As start_thread(), without making one. The last that is given.
+  Result<std::thread> hand_over(std::string name, std::function<void()> body);
+
+ private:
+  struct Tasks;
+  std::shared_ptr<Tasks> tasks_;
+  std::thread thread_;
+};
+
+}  // namespace base
