@@ -29,7 +29,13 @@ TEST(Path, ItsDirectoryIsWhereItsEntryIs) {
 
 TEST(Path, BecomesAbsolute) {
   EXPECT_EQ(*absolute_path("/a/b"), "/a/b");
-  EXPECT_EQ(*absolute_path("a"), std::filesystem::current_path().string() + "/a");
+  EXPECT_EQ(*absolute_path("//a/./b//"), "/a/b");
+  EXPECT_EQ(*absolute_path("/"), "/");
+  const std::string here = std::filesystem::current_path();
+  EXPECT_EQ(*absolute_path("a"), here + "/a");
+  EXPECT_EQ(*absolute_path("./a/."), here + "/a");
+  EXPECT_EQ(*absolute_path("."), here);
+  EXPECT_EQ(*absolute_path("../a"), here + "/../a");
 }
 
 TEST(Path, OneFileHasManyNames) {

@@ -10,9 +10,9 @@
 
 namespace base {
 
-// One task after the other, in the order in which they were given, on another CPU than the owner's
-// where there is one. Owned and used by one thread. Where no thread can be made, tasks are done by
-// who gives them.
+// One task after the other, in the order in which they were given; it begins on another CPU than
+// the owner's where there is one. Owned and used by one thread. Where no thread can be made, tasks
+// are done by who gives them.
 class Aside {
  public:
   // `name` as for start_thread().
@@ -23,8 +23,8 @@ class Aside {
   Aside& operator=(const Aside&) = delete;
 
   void post(std::function<void()> task);
-  // The thread is the caller's, and called `name`, once the tasks given before are done: it runs
-  // `body` then, on any CPU. As start_thread(), without making one. The last that is given.
+  // The thread is the caller's, and when the tasks given before are done it is called `name` and
+  // runs `body`. As start_thread(), without making one. The last that is given.
   Result<std::thread> hand_over(std::string name, std::function<void()> body);
 
  private:

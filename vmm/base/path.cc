@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <memory>
+#include <ranges>
 #include <string_view>
 
 namespace base {
@@ -24,10 +25,17 @@ bool same_file(const std::string& a, const std::string& b) {
 }
 
 Result<std::string> absolute_path(const std::string& path) {
-  if (path.starts_with('/')) return path;
-  std::unique_ptr<char, decltype(&std::free)> here(::getcwd(nullptr, 0), std::free);
-  if (!here) return fail_errno("working directory");
-  return std::string(here.get()) + "/" + path;
+  std::string whole;
+  if (!path.starts_with('/')) {
+    std::unique_ptr<char, decltype(&std::free)> here(::getcwd(nullptr, 0), std::free);
+    if (!here) return fail_errno("working directory");
+    if (std::string_view(here.get()) != "/") whole = here.get();
+  }
+  for (auto part : std::views::split(std::string_view(path), '/')) {
+    const std::string_view name(part.begin(), part.end());
+    if (!name.empty() && name != ".") whole.append("/").append(name);
+  }
+  return whole.empty() ? "/" : whole;
 }
 
 std::string parent_directory(std::string path) {

@@ -13,7 +13,8 @@ namespace base {
 bool is_directory(const std::string& path);
 // Do both exist, and are they one file, whatever their names?
 bool same_file(const std::string& a, const std::string& b);
-// With the working directory before it, unless it begins at the root.
+// With the working directory before it, unless it begins at the root, and without "." and empty
+// parts; ".." stays, which may be that of a link.
 Result<std::string> absolute_path(const std::string& path);
 // Where the entry is that `path` names: "." for a name alone, "/" for what is at the root.
 std::string parent_directory(std::string path);

@@ -40,10 +40,10 @@ void run_elsewhere(std::thread& thread) {
   pthread_setaffinity_np(thread.native_handle(), sizeof cpus, &cpus);  // fails with no CPU left
 }
 
-void run_anywhere() {
+void run_anywhere(std::thread::native_handle_type thread) {
   cpu_set_t cpus;
   if (sched_getaffinity(getpid(), sizeof cpus, &cpus) != 0) return;
-  pthread_setaffinity_np(pthread_self(), sizeof cpus, &cpus);
+  pthread_setaffinity_np(thread, sizeof cpus, &cpus);
 }
 
 }  // namespace base

@@ -16,7 +16,8 @@ Result<std::thread> start_thread(std::string name, std::function<void()> body, i
 // Lets `thread`, which was just started, run on another CPU than the caller's, at once: a scheduler
 // that keeps few CPUs busy has put it behind the caller. Does nothing where there is one CPU.
 void run_elsewhere(std::thread& thread);
-// Takes it back, for the calling thread: it may run where the main thread may.
-void run_anywhere();
+// Takes it back: `thread` may run where the main thread may now. (Of CPUs that the main thread is
+// given later it hears nothing.)
+void run_anywhere(std::thread::native_handle_type thread);
 
 }  // namespace base
