@@ -191,6 +191,7 @@ class Bench(Floors, Stalls, Restored):
             os.waitpid(pid, 0)
             program.append((now_ns() - start) / 1e6)
         theirs = self.qemu_restores(runs)
+        bare_total, bare_own = (statistics.median(values) for values in zip(*bare))
         for ((memory, length), cache), measured in times.items():
             own = [(total - kvm) / 1e6 for total, kvm, _, _ in measured]
             cpu = [(cpu - kvm) / 1e6 for _, _, cpu, kvm in measured]
@@ -198,15 +199,19 @@ class Bench(Floors, Stalls, Restored):
             kvm = statistics.median(kvm for _, kvm, _, _ in measured) / 1e6
             name = f"restore, lazy, {memory >> 10 or 0.5:g} GiB, chain of {length}, {cache}"
             self.table.add(f"{name}: own part", statistics.median(own), "ms", ("<=", 1),
-                           "of a program that makes KVM's calls only", statistics.median(bare),
+                           "of a program that makes KVM's calls only", bare_own,
                            spread(own),
-                           self.why_restore(statistics.median(own), statistics.median(bare),
+                           self.why_restore(statistics.median(own), bare_own,
                                             statistics.median(program), cache))
             self.table.add("  of that CPU time, exec not counted", statistics.median(cpu), "ms",
                            spread=spread(cpu))
             self.table.add("  until the guest runs", statistics.median(total), "ms", None,
                            "QEMU -incoming", statistics.median(theirs),
                            f"in KVM {kvm:.4g} ms; " + spread(total))
+            if memory == self.memory:
+                self.table.add("  the same, to a program that makes KVM's calls only",
+                               statistics.median(total) / bare_total, "", None,
+                               "which takes, in ms", bare_total)
 
         def median(memory, length, cache):
             return statistics.median(total for total, *_ in times[(memory, length), cache]) / 1e6

@@ -35,9 +35,8 @@ using SnapshotRef = std::shared_ptr<const snapshot::Snapshot>;
 
 // What a restore has done on another CPU while it reads the store and makes the machine:
 //
-//   main thread   manifest, names ──┬── memory, vCPUs, devices ── state ── guest runs
-//   aside         KVM's CPUID ──────┴── the page that the host writes to ── serves the guest's
-//   faults
+//   main thread   manifest, names ─┬─ memory, vCPUs, devices ─────── state ─ guest runs
+//   aside         KVM's CPUID ─────┴─ the page that the host writes ─ the guest's faults
 //
 // It only fills what is asked again where it is needed, where errors are heard.
 
@@ -216,7 +215,7 @@ Result<int> restore_machine(const RestoreOptions& asked) {
     if (!wanted) return kSuccess;
   }
   TRY(set_state(process, sections, asked.clock));
-  TRY(process.listener->listen());  // which may fail: before the branch is handed on
+  TRY(process.listener->listen());  // which may fail: before the guest runs
   process.complete = true;
   if (asked.paused) {
     TRY(serve(process, options));
