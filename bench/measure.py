@@ -41,7 +41,7 @@ class Bench(Floors, Stalls, Restored):
         copy = f"{self.work}/bin/{os.path.basename(program)}"
         if not os.path.exists(copy):
             os.makedirs(os.path.dirname(copy), exist_ok=True)
-            shutil.copy(program, copy)
+            subprocess.run(["install", program, copy], check=True)
         return copy
 
     def chain(self, store, snapshots, size_mib, rate=10000, memory=None):

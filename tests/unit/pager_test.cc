@@ -4,16 +4,20 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <future>
 #include <numeric>
+#include <optional>
 #include <random>
+#include <thread>
 
 #include "tests/support/gated_storage.h"
 #include "tests/support/small_store.h"
+#include "vmm/base/aside.h"
 
 namespace snapshot {
 namespace {
@@ -211,6 +215,60 @@ TEST_F(PagerTest, APageGivenBackStaysZero) {
   EXPECT_EQ(page(6), std::string(kPageBytes, '\0'));
   EXPECT_EQ(page(3000), std::string(kPageBytes, '\0'));
   expect_page(9);
+}
+
+TEST_F(PagerTest, TheFirstPageComesBeforeAnybodyAsks) {
+  start({.first = 6}, false);
+  // The fault thread has brought it once it serves another one.
+  expect_page(9);
+  EXPECT_EQ(pager_->counters().background, 1u);
+  expect_page(6);
+  EXPECT_EQ(pager_->counters().faults, 1u);
+}
+
+TEST_F(PagerTest, AFirstPageThatIsDamagedIsAnErrorOfWhoNeedsIt) {
+  damage_packs();
+  std::optional<uint64_t> damaged;
+  start({}, false);
+  for (uint64_t number = 0; number < kPages && !damaged; ++number) {
+    if (!pager_->bring_now(number)) damaged = number;
+  }
+  ASSERT_TRUE(damaged);
+  pager_.reset();
+  memory_ = *vmm::GuestMemory::create(kPages * kPageBytes);
+  start({.first = *damaged}, false);
+  const uint64_t other = *damaged < 500 ? kPages - 1 : 0;
+  expect_page(other);  // it goes on all the same
+  EXPECT_FALSE(pager_->bring_now(*damaged));
+}
+
+TEST_F(PagerTest, ItServesOnAThreadThatDidSomethingElseBefore) {
+  std::atomic<bool> go_on = false;
+  std::thread::id before;
+  std::optional<base::Aside> aside("aside");
+  aside->post([&] {
+    before = std::this_thread::get_id();
+    go_on.wait(false);
+  });
+  start({.aside = &*aside}, false);
+  aside.reset();  // it is the pager's by now, and still at work
+  go_on = true;
+  go_on.notify_one();
+  for (uint64_t number : {6, 3000}) expect_page(number);
+  EXPECT_NE(before, std::thread::id());
+  EXPECT_EQ(pager_->counters().faults, 2u);
+}
+
+TEST_F(PagerTest, ItEndsWhereItsThreadNeverCameToServe) {
+  std::atomic<bool> go_on = false;
+  base::Aside aside("aside");
+  aside.post([&] { go_on.wait(false); });
+  start({.aside = &aside}, false);
+  std::jthread later([&] {
+    go_on = true;
+    go_on.notify_one();
+  });
+  pager_.reset();
 }
 
 TEST_F(PagerTest, DamageIsToldAndNeverSeen) {
