@@ -23,11 +23,9 @@ struct Aside::Tasks {
   }
   void work() {
     std::unique_lock lock(mutex);
-    for (bool placed = false;; placed = true) {
+    for (;;) {
       changed.wait(lock, [this] { return ending || !waiting.empty(); });
       if (waiting.empty()) return;
-      // It runs, and whoever else wants that CPU is not to keep it from going on on another.
-      if (!placed) run_anywhere(pthread_self());
       std::function<void()> task = std::move(waiting.front());
       waiting.pop_front();
       lock.unlock();
@@ -61,13 +59,17 @@ void Aside::post(std::function<void()> task) {
   tasks_->add(std::move(task), false);
 }
 
+void Aside::share_cpu() {
+  if (thread_.joinable()) run_anywhere(thread_.native_handle());
+}
+
 Result<std::thread> Aside::hand_over(std::string name, std::function<void()> body) {
   if (!thread_.joinable()) return start_thread(std::move(name), std::move(body));
   auto go_on = [name = name.substr(0, 15), body = std::move(body)] {
     pthread_setname_np(pthread_self(), name.c_str());
     body();
   };
-  run_anywhere(thread_.native_handle());  // it may not have run yet
+  share_cpu();
   tasks_->add(go_on, true);
   return std::move(thread_);
 }

@@ -10,8 +10,8 @@
 
 namespace base {
 
-// One task after the other, in the order in which they were given; it begins on another CPU than
-// the owner's where there is one. Owned and used by one thread. Where no thread can be made, tasks
+// One task after the other, in the order in which they were given, at first on another CPU than the
+// owner's where there is one. Owned and used by one thread. Where no thread can be made, tasks
 // are done by who gives them.
 class Aside {
  public:
@@ -23,6 +23,9 @@ class Aside {
   Aside& operator=(const Aside&) = delete;
 
   void post(std::function<void()> task);
+  // From here on it may run on the owner's CPU as well: to be said before the owner waits for it,
+  // as the others may be busy with something else. hand_over() does so.
+  void share_cpu();
   // The thread is the caller's, and when the tasks given before are done it is called `name` and
   // runs `body`. As start_thread(), without making one. The last that is given.
   Result<std::thread> hand_over(std::string name, std::function<void()> body);
