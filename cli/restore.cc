@@ -209,7 +209,7 @@ Result<int> restore_machine(const RestoreOptions& asked) {
   process.store = std::move(store);
   TRY_ASSIGN(process.branch, snapshot::Branch::create(*process.store, from, options.name));
   TRY_ASSIGN(base::SectionReader sections, from->sections());
-  if (aside) aside->share_cpu();  // its answer is needed soon
+  if (aside) aside->share_cpus();  // its answer is needed soon
   TRY(prepare(process, from, options, asked, sections, *foreground, aside ? &*aside : nullptr));
   aside.reset();
   if (asked.link != nullptr) {

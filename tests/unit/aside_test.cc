@@ -58,7 +58,7 @@ TEST(Aside, ItsOwnerGoesOnMeanwhile) {
   EXPECT_TRUE(seen);
 }
 
-TEST(Aside, TakesTheOwnersCpuOnlyWhereItMay) {
+TEST(Aside, HasTheOwnersCpuOnlyWhereItMay) {
   const cpu_set_t all = allowed_cpus();
   if (CPU_COUNT(&all) < 2) GTEST_SKIP() << "one CPU only";
   cpu_set_t first, then;
@@ -71,11 +71,20 @@ TEST(Aside, TakesTheOwnersCpuOnlyWhereItMay) {
       go_on.notify_one();
     });
     go_on.wait(false);
-    aside.share_cpu();
+    aside.share_cpus();
     aside.post([&] { then = allowed_cpus(); });
   }
   EXPECT_EQ(CPU_COUNT(&first), CPU_COUNT(&all) - 1);
   EXPECT_TRUE(CPU_EQUAL(&then, &all));
+}
+
+TEST(Aside, ItsOwnerHasAllCpusAgainAtTheEnd) {
+  const cpu_set_t before = allowed_cpus();
+  {
+    Aside aside("aside");
+  }
+  const cpu_set_t after = allowed_cpus();
+  EXPECT_TRUE(CPU_EQUAL(&after, &before));
 }
 
 TEST(Aside, ItsThreadGoesOnAsAnother) {

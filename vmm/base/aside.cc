@@ -7,8 +7,6 @@
 #include <mutex>
 #include <utility>
 
-#include "vmm/base/thread.h"
-
 namespace base {
 
 // The thread's as well, which may outlive its owner's object.
@@ -45,11 +43,12 @@ Aside::Aside(std::string name) : tasks_(std::make_shared<Tasks>()) {
   auto made = start_thread(std::move(name), [tasks = tasks_] { tasks->work(); });
   if (!made) return;
   thread_ = std::move(*made);
-  run_elsewhere(thread_);
+  apart_.emplace(thread_);
 }
 
 Aside::~Aside() {
   if (!thread_.joinable()) return;
+  share_cpus();
   tasks_->add(nullptr, true);
   thread_.join();
 }
@@ -59,8 +58,8 @@ void Aside::post(std::function<void()> task) {
   tasks_->add(std::move(task), false);
 }
 
-void Aside::share_cpu() {
-  if (thread_.joinable()) run_anywhere(thread_.native_handle());
+void Aside::share_cpus() {
+  if (apart_) apart_->end();
 }
 
 Result<std::thread> Aside::hand_over(std::string name, std::function<void()> body) {
@@ -69,7 +68,7 @@ Result<std::thread> Aside::hand_over(std::string name, std::function<void()> bod
     pthread_setname_np(pthread_self(), name.c_str());
     body();
   };
-  share_cpu();
+  share_cpus();
   tasks_->add(go_on, true);
   return std::move(thread_);
 }

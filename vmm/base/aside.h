@@ -3,15 +3,17 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 
 #include "vmm/base/result.h"
+#include "vmm/base/thread.h"
 
 namespace base {
 
-// One task after the other, in the order in which they were given, at first on another CPU than the
-// owner's where there is one. Owned and used by one thread. Where no thread can be made, tasks
+// One task after the other, in the order in which they were given, at first on other CPUs than the
+// owner's (thread.h, CpusApart). Owned and used by one thread. Where no thread can be made, tasks
 // are done by who gives them.
 class Aside {
  public:
@@ -23,9 +25,9 @@ class Aside {
   Aside& operator=(const Aside&) = delete;
 
   void post(std::function<void()> task);
-  // From here on it may run on the owner's CPU as well: to be said before the owner waits for it,
-  // as the others may be busy with something else. hand_over() does so.
-  void share_cpu();
+  // From here on each may run on the other's CPU: to be said before the owner waits for it or
+  // starts a thread, as CPUs may be busy with something else. hand_over() and the end do so.
+  void share_cpus();
   // The thread is the caller's, and when the tasks given before are done it is called `name` and
   // runs `body`. As start_thread(), without making one. The last that is given.
   Result<std::thread> hand_over(std::string name, std::function<void()> body);
@@ -34,6 +36,7 @@ class Aside {
   struct Tasks;
   std::shared_ptr<Tasks> tasks_;
   std::thread thread_;
+  std::optional<CpusApart> apart_;
 };
 
 }  // namespace base
