@@ -2,10 +2,11 @@
 // enters the guest, and how much of the time until then was spent in KVM's calls. Calls of several
 // threads at once count once.
 //
-// KVM_TIMES=FILE: where one line goes at the first KVM_RUN, "ENTERED IN_KVM CPU CPU_IN_KVM PID":
-// when that was by CLOCK_MONOTONIC, the time in KVM's calls, the CPU time of the process and the
-// part of it in KVM's calls, all in nanoseconds. CPU time says something on a loaded machine too.
-// The process goes on.
+// KVM_TIMES=FILE: where one line goes at the first KVM_RUN, "ENTERED IN_KVM CPU CPU_IN_KVM EXEC
+// PID": when that was by CLOCK_MONOTONIC, the time in KVM's calls, the CPU time of the process and
+// the part of it in KVM's calls, all in nanoseconds; EXEC is when it was executed, where
+// bench/launch did so, otherwise 0. CPU time says something on a loaded machine too. The process
+// goes on.
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <sys/ioctl.h>
@@ -40,9 +41,10 @@ void report() {
   std::lock_guard lock(mutex);
   const char* path = std::getenv("KVM_TIMES");
   if (path == nullptr) return;
+  const char* exec_ns = std::getenv("EXEC_NS");
   int fd = ::open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-  if (fd < 0 ||
-      ::dprintf(fd, "%lu %lu %lu %lu %d\n", now, in_kvm_ns, cpu, cpu_in_kvm_ns, ::getpid()) < 0) {
+  if (fd < 0 || ::dprintf(fd, "%lu %lu %lu %lu %s %d\n", now, in_kvm_ns, cpu, cpu_in_kvm_ns,
+                          exec_ns != nullptr ? exec_ns : "0", ::getpid()) < 0) {
     std::perror("kvm_times");
   }
   ::close(fd);

@@ -29,6 +29,7 @@ class Bench(Floors, Stalls, Restored):
         self.built = f"{self.build}/minivmm"
         self.minivmm = self.installed(self.built)
         self.timed = self.installed(f"{self.build}/bench/minivmm_timed")
+        self.launch = self.installed(f"{self.build}/bench/launch")
         self.payload = f"{self.build}/payloads/jitter.elf"
         self.table, self.data = Table(), {}
         self.memory = options.memory or (512 if self.quick else 2048)
@@ -147,27 +148,34 @@ class Bench(Floors, Stalls, Restored):
         return path, {"KVM_TIMES": path}
 
     @staticmethod
-    def entered(path, start):
-        """Nanoseconds until the guest ran, those in KVM's calls, the process's CPU time by then, and
-        that in KVM's calls."""
+    def told(path):
+        """What kvm_times.cc tells, when it does."""
         time.sleep(0.02)  # who looks takes processor time of what he looks for
         line = wait_for(lambda: os.path.exists(path) and open(path).read().endswith("\n") and
-                        open(path).read(), "the first KVM_RUN", every_s=0.01).split()
-        return int(line[0]) - start, int(line[1]), int(line[2]), int(line[3])
+                        open(path).read(), "the first KVM_RUN", every_s=0.01)
+        return [int(word) for word in line.split()]
+
+    def entered(self, program, arguments):
+        """Runs a program with kvm_times.cc in it until its guest runs: nanoseconds from exec until
+        then, those in KVM's calls, the process's CPU time by then, and that in KVM's calls."""
+        path, env = self.times_env()
+        quiet = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1)]
+        launch = os.posix_spawn(self.launch, [self.launch, program, *arguments],
+                                {**os.environ, **env}, file_actions=quiet)
+        try:
+            at, in_kvm, cpu, cpu_in_kvm, exec_at, pid = self.told(path)
+            os.kill(pid, 9)
+            return at - exec_at, in_kvm, cpu, cpu_in_kvm
+        except BaseException:
+            os.kill(launch, 9)
+            raise
+        finally:
+            os.waitpid(launch, 0)
 
     def restore(self, store, snapshot, how):
         self.names += 1
-        path, env = self.times_env()
-        quiet = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1)]
-        start = now_ns()
-        pid = os.posix_spawn(self.timed, [self.timed, "restore", f"{store}@{snapshot}", how,
-                                          "--name", f"bench{os.getpid()}-{self.names}"],
-                             {**os.environ, **env}, file_actions=quiet)
-        try:
-            return self.entered(path, start)
-        finally:
-            os.kill(pid, 9)
-            os.waitpid(pid, 0)
+        return self.entered(self.timed, ["restore", f"{store}@{snapshot}", how, "--name",
+                                         f"bench{os.getpid()}-{self.names}"])
 
     def restores(self):
         lengths = (1, 100) if self.quick else (1, 10, 100, 1000)
@@ -179,17 +187,13 @@ class Bench(Floors, Stalls, Restored):
             self.chain(stores[memory, length], length, 64, memory=memory)
         times = {(chain, cache): [] for chain in chains for cache in ("warm", "cold")}
         newest = {chain: self.ids(stores[chain])[-1] for chain in chains}
-        program, bare = [], []
+        bare = []
         for _ in range(runs):
             for chain, cache in times:
                 if cache == "cold":
                     self.forget(stores[chain])
                 times[chain, cache].append(self.restore(stores[chain], newest[chain], "--lazy"))
             bare.append(self.bare_restore())
-            start = now_ns()
-            pid = os.posix_spawn("/bin/true", ["true"], {})
-            os.waitpid(pid, 0)
-            program.append((now_ns() - start) / 1e6)
         theirs = self.qemu_restores(runs)
         bare_total, bare_own = (statistics.median(values) for values in zip(*bare))
         for ((memory, length), cache), measured in times.items():
@@ -201,8 +205,7 @@ class Bench(Floors, Stalls, Restored):
             self.table.add(f"{name}: own part", statistics.median(own), "ms", ("<=", 1),
                            "of a program that makes KVM's calls only", bare_own,
                            spread(own),
-                           self.why_restore(statistics.median(own), bare_own,
-                                            statistics.median(program), cache))
+                           self.why_restore(statistics.median(own), bare_own, cache))
             self.table.add("  of that CPU time, exec not counted", statistics.median(cpu), "ms",
                            spread=spread(cpu))
             self.table.add("  until the guest runs", statistics.median(total), "ms", None,
@@ -230,7 +233,7 @@ class Bench(Floors, Stalls, Restored):
             for memory in sizes for cache in ("warm", "cold")}
 
     def qemu_restores(self, runs):
-        """Milliseconds from exec to the first entry of the guest, its file in the page cache."""
+        """Milliseconds until the guest runs, its file in the page cache."""
         append, save = "size=64M rate=10000 poll=2", f"{self.work}/qemu.save"
         with Qemu(self.work, self.payload, append, self.memory) as guest:
             guest.wait_output("jitter: filled")
@@ -240,7 +243,7 @@ class Bench(Floors, Stalls, Restored):
             path, env = self.times_env()
             env["LD_PRELOAD"] = f"{self.build}/bench/libkvm_times.so"
             with Qemu(self.work, self.payload, append, self.memory, save, env) as guest:
-                times.append(self.entered(path, guest.started_ns)[0] / 1e6)
+                times.append((self.told(path)[0] - guest.started_ns) / 1e6)
         return times
 
     # --- dirty tracking ---

@@ -140,7 +140,7 @@ class Restored:
                             pids.discard(pid)
                     wait_for(lambda: len(lines()) >= count, "the clones")
                     kind += [(int(cpu) - int(kvm)) / 1e6
-                             for _, _, cpu, kvm, _ in (line.split() for line in lines())]
+                             for _, _, cpu, kvm, *_ in (line.split() for line in lines())]
                     continue
                 for _ in range(count):
                     until("ready")

@@ -35,10 +35,10 @@ using SnapshotRef = std::shared_ptr<const snapshot::Snapshot>;
 
 // What a restore has done on another CPU while it reads the store and makes the machine:
 //
-//   main thread   manifest, names ─┬─ memory, vCPUs, devices ─────── state ─ guest runs
-//   aside         KVM's CPUID ─────┴─ the page that the host writes ─ the guest's faults
+//   main thread   store, names ─┬─ memory ─ vCPUs, devices ───────── state ─ guest runs
+//   aside         KVM's VM ─────┴─ KVM's CPUID ─ a page that the host writes ─ the guest's faults
 //
-// It only fills what is asked again where it is needed, where errors are heard.
+// CPUID and the page only fill what is asked again where it is needed, where errors are heard.
 
 // In a VM this takes as long as making the guest's memory.
 void learn_cpuid() {
@@ -111,13 +111,13 @@ Result<RunOptions> merge(const RunOptions& saved, const RestoreOptions& asked) {
 }
 
 Result<void> fill_memory(MachineProcess& process, const SnapshotRef& from,
-                         const RestoreOptions& asked, base::Aside* aside) {
+                         const RestoreOptions& asked, base::Aside& aside) {
   vmm::GuestMemory& memory = process.machine->memory();
   if (memory.is_copy()) return {};
   if (asked.eager) return snapshot::fill_memory(memory, *process.store, *from);
   snapshot::Storage& storage = process.store->storage();
   snapshot::Pager::Options options;
-  options.aside = aside;
+  options.aside = &aside;
   options.first = memory.ram_page(vmm::layout::kGenerationId.gfn());  // set_state() writes there
   options.working_set = snapshot::load_working_set(storage, from->id(), memory.ram_pages());
   // A machine that waits for `minivmm resume` would tell what its restore touches, and no more.
@@ -145,17 +145,16 @@ Result<void> fill_memory(MachineProcess& process, const SnapshotRef& from,
 }
 
 // Everything that can be there before the guest's state is set.
-Result<void> prepare(MachineProcess& process, const SnapshotRef& from, const RunOptions& options,
-                     const RestoreOptions& asked, base::SectionReader& sections,
-                     Foreground& foreground, base::Aside* aside) {
-  TRY_ASSIGN(process.console,
-             GuestConsole::create(options.console, [&foreground] { foreground.input_room(); }));
+Result<void> prepare(MachineProcess& process, vmm::EmptyVm vm, const SnapshotRef& from,
+                     const RunOptions& options, const RestoreOptions& asked,
+                     base::SectionReader& sections, base::Aside& aside) {
   TRY_ASSIGN(auto cpuid, vmm::take_cpuid(sections));
-  TRY_ASSIGN(process.machine, vmm::Machine::create({.memory_bytes = options.memory_bytes,
-                                                    .cpus = options.cpus,
-                                                    .log_from_start = true,
-                                                    .memory = asked.memory,
-                                                    .cpuid = std::move(cpuid)}));
+  TRY_ASSIGN(process.machine,
+             vmm::Machine::create(std::move(vm), {.memory_bytes = options.memory_bytes,
+                                                  .cpus = options.cpus,
+                                                  .log_from_start = true,
+                                                  .memory = asked.memory,
+                                                  .cpuid = std::move(cpuid)}));
   TRY(process.machine->load_state(sections));
   TRY(snapshot::check_memory(process.machine->memory(), *from));
   TRY(fill_memory(process, from, asked, aside));
@@ -189,9 +188,12 @@ Result<int> restore_machine(const RestoreOptions& asked) {
   TRY_ASSIGN(auto foreground, Foreground::create());
   std::shared_ptr<snapshot::Store> store = asked.store;
   SnapshotRef from = asked.from;
+  // A clone has its snapshot, and knows KVM's CPUID; all CPUs are busy with clones.
+  const bool is_clone = from != nullptr;
   std::optional<base::Aside> aside;
-  if (!from) {  // a clone has it, and what it would wait for
-    aside.emplace("restore-aside");
+  is_clone ? aside.emplace() : aside.emplace("restore-aside");
+  auto vm = aside->ask(vmm::EmptyVm::create);
+  if (!is_clone) {
     aside->post(learn_cpuid);
     TRY_ASSIGN(store, snapshot::Store::open(asked.snapshot.store));
     TRY_ASSIGN(snapshot::Id id, store->resolve(asked.snapshot.id_prefix));
@@ -208,9 +210,12 @@ Result<int> restore_machine(const RestoreOptions& asked) {
   TRY(bind_socket(process, options.api_socket));
   process.store = std::move(store);
   TRY_ASSIGN(process.branch, snapshot::Branch::create(*process.store, from, options.name));
+  TRY_ASSIGN(process.console,
+             GuestConsole::create(options.console, [&foreground] { foreground->input_room(); }));
   TRY_ASSIGN(base::SectionReader sections, from->sections());
-  if (aside) aside->share_cpus();  // its answer is needed soon
-  TRY(prepare(process, from, options, asked, sections, *foreground, aside ? &*aside : nullptr));
+  aside->share_cpus();  // its answers are needed soon
+  TRY_ASSIGN(vmm::EmptyVm empty, vm.get());
+  TRY(prepare(process, std::move(empty), from, options, asked, sections, *aside));
   aside.reset();
   if (asked.link != nullptr) {
     TRY_ASSIGN(bool wanted, asked.link->wait_to_begin(*foreground));

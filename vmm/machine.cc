@@ -49,12 +49,22 @@ uint32_t usable_cpus() {
 
 }  // namespace
 
+Result<EmptyVm> EmptyVm::create() {
+  TRY_ASSIGN(Kvm kvm, Kvm::open());
+  TRY_ASSIGN(KvmVm vm, kvm.create_vm());
+  return EmptyVm{std::move(kvm), std::move(vm)};
+}
+
 Result<std::unique_ptr<Machine>> Machine::create(const Config& config) {
+  TRY_ASSIGN(EmptyVm vm, EmptyVm::create());
+  return create(std::move(vm), config);
+}
+
+Result<std::unique_ptr<Machine>> Machine::create(EmptyVm vm, const Config& config) {
   if (config.cpus < 1 || config.cpus > layout::kMaxCpus) {
     return fail(fmt::format("{} vCPUs: give 1 to {}", config.cpus, layout::kMaxCpus));
   }
-  TRY_ASSIGN(Kvm kvm, Kvm::open());
-  int most = kvm.capability(KVM_CAP_MAX_VCPUS);
+  int most = vm.kvm.capability(KVM_CAP_MAX_VCPUS);
   if (most > 0 && config.cpus > static_cast<uint32_t>(most)) {
     return fail(fmt::format("{} vCPUs: KVM on this host gives at most {}", config.cpus, most));
   }
@@ -63,26 +73,24 @@ Result<std::unique_ptr<Machine>> Machine::create(const Config& config) {
         fmt::format("the saved machine has {} vCPUs, not {}", config.cpuid.size(), config.cpus));
   }
   TRY_ASSIGN(base::EventFd stopped, base::EventFd::create());
-  TRY_ASSIGN(KvmVm vm, kvm.create_vm());
-  std::unique_ptr<Machine> machine(new Machine(std::move(kvm), std::move(stopped)));
-  machine->vm_ = std::make_unique<KvmVm>(std::move(vm));
+  std::unique_ptr<Machine> machine(new Machine(std::move(vm), std::move(stopped)));
   TRY(machine->create_memory(config));
   // Intel only, harmless on AMD; both must come before the first vCPU.
-  TRY(machine->vm_->set_identity_map(layout::kKvmIdentityMap, layout::kKvmTss));
-  TRY(machine->vm_->create_irqchip());
-  machine->interrupts_ = std::make_unique<KvmInterrupts>(*machine->vm_);
+  TRY(machine->vm_.set_identity_map(layout::kKvmIdentityMap, layout::kKvmTss));
+  TRY(machine->vm_.create_irqchip());
+  machine->interrupts_ = std::make_unique<KvmInterrupts>(machine->vm_);
   TRY(machine->create_vcpus(config));
   return machine;
 }
 
-Machine::Machine(Kvm kvm, base::EventFd stopped)
-    : kvm_(std::move(kvm)), stopped_(std::move(stopped)) {}
+Machine::Machine(EmptyVm vm, base::EventFd stopped)
+    : kvm_(std::move(vm.kvm)), vm_(std::move(vm.vm)), stopped_(std::move(stopped)) {}
 
 Machine::~Machine() { halt_threads(); }
 
 Result<void> Machine::create_memory(const Config& config) {
   TRY_ASSIGN(memory_, GuestMemory::create(config.memory_bytes, config.memory));
-  TRY_ASSIGN(dirty_log_, DirtyLog::create(*vm_, *memory_, config.log_from_start));
+  TRY_ASSIGN(dirty_log_, DirtyLog::create(vm_, *memory_, config.log_from_start));
   return {};
 }
 
@@ -104,11 +112,11 @@ Result<void> Machine::make_cpuid_tables(const std::vector<CpuidTable>& saved, ui
 Result<void> Machine::create_vcpus(const Config& config) {
   Vcpu::install_kick_signal();
   // Exceptions on their way to the guest are then saved as such (api.rst, KVM_GET_VCPU_EVENTS).
-  TRY(vm_->enable(KVM_CAP_EXCEPTION_PAYLOAD, 1, "KVM_CAP_EXCEPTION_PAYLOAD (Linux 4.20 or newer)"));
+  TRY(vm_.enable(KVM_CAP_EXCEPTION_PAYLOAD, 1, "KVM_CAP_EXCEPTION_PAYLOAD (Linux 4.20 or newer)"));
   // Who waits for a vCPU needs a processor of its own to spin on.
   std::chrono::nanoseconds spin = config.cpus < usable_cpus() ? kSpin : 0ns;
   for (uint32_t i = 0; i < config.cpus; ++i) {
-    TRY_ASSIGN(KvmVcpu vcpu, vm_->create_vcpu(i));
+    TRY_ASSIGN(KvmVcpu vcpu, vm_.create_vcpu(i));
     if (i == 0) {
       host_tsc_khz_ = vcpu.tsc_khz();
       TRY(make_cpuid_tables(config.cpuid, config.cpus));
@@ -138,7 +146,7 @@ Result<void> Machine::boot(const boot::Entry& entry) {
 }
 
 Result<void> Machine::load_state(base::SectionReader& reader) {
-  TRY_ASSIGN(SavedMachine saved, SavedMachine::decode(reader, cpus(), xsave_bytes(*vm_)));
+  TRY_ASSIGN(SavedMachine saved, SavedMachine::decode(reader, cpus(), xsave_bytes(vm_)));
   bool scales = kvm_.capability(KVM_CAP_TSC_CONTROL) > 0;
   for (uint32_t i = 0; i < cpus(); ++i) {
     uint32_t khz = saved.vcpus[i].tsc_khz;
@@ -159,7 +167,7 @@ Result<void> Machine::set_state(ClockPolicy clock) {
   assert(saved_);
   std::unique_ptr<SavedMachine> saved = std::move(saved_);
   // The order of all this: vcpu_state.h.
-  TRY_ASSIGN(ClockState now, saved->clock.restore(*vm_, clock, host_tsc_khz_));
+  TRY_ASSIGN(ClockState now, saved->clock.restore(vm_, clock, host_tsc_khz_));
   for (uint32_t i = 0; i < cpus(); ++i) {
     const VcpuState& state = saved->vcpus[i];
     uint64_t offset = tsc_offset_here(state.tsc_offset, state.tsc_khz, saved->clock, now);
@@ -172,7 +180,7 @@ Result<void> Machine::set_state(ClockPolicy clock) {
       base::log_info("KVM on this host does not offset the TSC: the guest's is the host's");
     }
   }
-  if (auto restored = saved->irqchip.restore(*vm_); !restored) {
+  if (auto restored = saved->irqchip.restore(vm_); !restored) {
     return std::unexpected(restored.error().with("section 'irqchip'"));
   }
   for (auto& vcpu : vcpus_) TRY(vcpu->kvm().tell_stopped());
@@ -183,7 +191,7 @@ Result<void> Machine::set_state(ClockPolicy clock) {
 
 // KVM's clocks go on whether the guest runs or not: what it waited for its first run is taken back.
 Result<void> Machine::continue_clock(const SavedMachine& saved) {
-  TRY_ASSIGN(ClockState now, saved.clock.restore(*vm_, ClockPolicy::kContinue, host_tsc_khz_));
+  TRY_ASSIGN(ClockState now, saved.clock.restore(vm_, ClockPolicy::kContinue, host_tsc_khz_));
   for (uint32_t i = 0; i < cpus(); ++i) {
     const VcpuState& state = saved.vcpus[i];
     TRY(state.restore_tsc(vcpus_[i]->kvm(),

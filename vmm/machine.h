@@ -35,6 +35,14 @@ namespace vmm {
 
 struct SavedMachine;
 
+// KVM's part of a machine of which nothing is known yet.
+struct EmptyVm {
+  Kvm kvm;
+  KvmVm vm;
+
+  static base::Result<EmptyVm> create();
+};
+
 class Machine {
  public:
   struct Config {
@@ -49,6 +57,7 @@ class Machine {
     // this host lacks are refused.
     std::vector<CpuidTable> cpuid = {};
   };
+  static base::Result<std::unique_ptr<Machine>> create(EmptyVm vm, const Config& config);
   static base::Result<std::unique_ptr<Machine>> create(const Config& config);
   ~Machine();
 
@@ -58,7 +67,7 @@ class Machine {
   InterruptController& interrupts() { return *interrupts_; }
   Doorbells& doorbells() { return *interrupts_; }
   const Kvm& kvm() const { return kvm_; }
-  const KvmVm& vm() const { return *vm_; }
+  const KvmVm& vm() const { return vm_; }
   // What each vCPU's CPUID answers.
   const std::vector<CpuidTable>& cpuid() const { return cpuid_; }
   // Of a vCPU that nobody has set another frequency for; 0: KVM does not say.
@@ -107,14 +116,14 @@ class Machine {
   void halt_threads();
 
  private:
-  Machine(Kvm kvm, base::EventFd stopped);
+  Machine(EmptyVm vm, base::EventFd stopped);
   base::Result<void> create_memory(const Config& config);
   base::Result<void> create_vcpus(const Config& config);
   // For each vCPU, from what KVM offers here or from `saved`, checked against it.
   base::Result<void> make_cpuid_tables(const std::vector<CpuidTable>& saved, uint32_t cpus);
 
   Kvm kvm_;
-  std::unique_ptr<KvmVm> vm_;
+  KvmVm vm_;
   std::unique_ptr<GuestMemory> memory_;
   std::optional<DirtyLog> dirty_log_;
   std::unique_ptr<KvmInterrupts> interrupts_;

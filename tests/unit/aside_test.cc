@@ -43,6 +43,33 @@ TEST(Aside, DoesEverythingInOrderBeforeItEnds) {
   EXPECT_NE(thread, std::this_thread::get_id());
 }
 
+TEST(Aside, AnswersInTheOrderOfTheQuestions) {
+  std::vector<int> asked;
+  auto ask = [&asked](Aside& aside) {
+    auto first = aside.ask([&asked] { return asked.emplace_back(1); });
+    auto second = aside.ask([&asked] { return std::make_unique<int>(asked.emplace_back(2)); });
+    EXPECT_EQ(*second.get(), 2);  // can be moved only
+    EXPECT_EQ(first.get(), 1);
+  };
+  Aside with_a_thread("aside"), without;
+  ask(with_a_thread);
+  ask(without);
+  EXPECT_THAT(asked, ElementsAre(1, 2, 1, 2));
+}
+
+TEST(Aside, WithoutAThreadEverythingIsDoneAtOnce) {
+  const auto here = std::this_thread::get_id();
+  std::thread::id where;
+  Aside aside;
+  aside.post([&] { where = std::this_thread::get_id(); });
+  EXPECT_EQ(where, here);
+  aside.share_cpus();
+  auto body = aside.hand_over("body", [&] { where = std::this_thread::get_id(); });
+  ASSERT_TRUE(body);
+  body->join();
+  EXPECT_NE(where, here);
+}
+
 TEST(Aside, ItsOwnerGoesOnMeanwhile) {
   std::atomic<bool> go_on = false, seen = false;
   {

@@ -2,10 +2,13 @@
 #pragma once
 
 #include <functional>
+#include <future>
 #include <memory>
 #include <optional>
 #include <string>
 #include <thread>
+#include <type_traits>
+#include <utility>
 
 #include "vmm/base/result.h"
 #include "vmm/base/thread.h"
@@ -13,10 +16,12 @@
 namespace base {
 
 // One task after the other, in the order in which they were given, at first on other CPUs than the
-// owner's (thread.h, CpusApart). Owned and used by one thread. Where no thread can be made, tasks
-// are done by who gives them.
+// owner's (thread.h, CpusApart). Owned and used by one thread. Where there is no thread, or none
+// can be made, tasks are done by who gives them.
 class Aside {
  public:
+  // Without a thread.
+  Aside() = default;
   // `name` as for start_thread().
   explicit Aside(std::string name);
   // Returns when everything that was given is done.
@@ -25,6 +30,14 @@ class Aside {
   Aside& operator=(const Aside&) = delete;
 
   void post(std::function<void()> task);
+  // As post(); what `task` returns can be waited for. It must not throw.
+  template <typename Task>
+  std::future<std::invoke_result_t<Task>> ask(Task task) {
+    auto promise = std::make_shared<std::promise<std::invoke_result_t<Task>>>();
+    auto answer = promise->get_future();
+    post([promise, task = std::move(task)] { promise->set_value(task()); });
+    return answer;
+  }
   // From here on each may run on the other's CPU: to be said before the owner waits for it or
   // starts a thread, as CPUs may be busy with something else. hand_over() and the end do so.
   void share_cpus();
