@@ -22,7 +22,14 @@ SpaceIndex::SpaceIndex(Storage& storage, const Format& format, const SpaceInfo& 
   }
 }
 
+void SpaceIndex::announce() const {
+  std::call_once(announced_, [this] {
+    for (const auto& run : runs_) run->will_find();
+  });
+}
+
 base::Result<PageEntry> SpaceIndex::find(uint64_t page) const {
+  announce();
   for (size_t i = 0; i < runs_.size(); ++i) {
     TRY_ASSIGN(auto entry, runs_[i]->find(page));
     if (!entry) continue;
@@ -33,6 +40,7 @@ base::Result<PageEntry> SpaceIndex::find(uint64_t page) const {
 }
 
 base::Result<void> SpaceIndex::find_range(uint64_t first, std::span<PageEntry> into) const {
+  announce();
   for (size_t i = 0; i < into.size(); ++i) into[i] = {first + i, 0, unwritten_, 0};
   // Oldest first, so that the newest is what stays.
   for (size_t i = runs_.size(); i-- > 0;) {

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <vector>
 
@@ -37,6 +38,9 @@ class SpaceIndex {
   Slot first_slot_, end_slot_, unwritten_;
   std::vector<std::unique_ptr<RunReader>> runs_;
   std::vector<Slot> run_slot_;  // the first slot of each run
+  // A page that only the oldest run has takes a block of each: a disk reads them side by side.
+  void announce() const;
+  mutable std::once_flag announced_;
 };
 
 // How many of the newest runs are to become one: 0 where nothing is due. Runs merge while the next

@@ -88,6 +88,8 @@ class RunReader {
   // Until it is read again: descriptors are few.
   void close() const;
 
+  // Where it has most likely not been read: the disk may begin to read what find() does first.
+  void will_find() const;
   // Slots in what is returned are this run's own; nothing where the run does not have the page.
   base::Result<std::optional<PageEntry>> find(uint64_t page) const;
 

@@ -204,6 +204,12 @@ base::Result<void> RunReader::read_leaf(uint64_t index, std::vector<PageEntry>& 
   return {};
 }
 
+void RunReader::will_find() const {
+  if (auto opened = file()) {
+    (*opened)->will_need(shape_.level_start.back() * kBlockBytes, kBlockBytes);
+  }
+}
+
 base::Result<std::optional<PageEntry>> RunReader::find(uint64_t page) const {
   TRY_ASSIGN(const uint64_t index, leaf_of(page));
   if (index >= shape_.level_blocks.front()) return std::nullopt;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -44,6 +45,32 @@ class ForwardingStorage : public snapshot::Storage {
 
  private:
   std::unique_ptr<snapshot::Storage> beneath_;
+};
+
+// A file of such a Storage that is only read.
+class ForwardingFile : public snapshot::File {
+ public:
+  explicit ForwardingFile(std::unique_ptr<snapshot::File> beneath) : beneath_(std::move(beneath)) {}
+  const std::string& name() const override { return beneath_->name(); }
+  base::Result<uint64_t> size() const override { return beneath_->size(); }
+  base::Result<void> read(uint64_t offset, std::span<std::byte> into) const override {
+    return beneath_->read(offset, into);
+  }
+  void will_need(uint64_t offset, uint64_t length) const override {
+    beneath_->will_need(offset, length);
+  }
+  base::Result<void> write(uint64_t, std::span<const std::byte>) override { return only_read(); }
+  base::Result<void> truncate(uint64_t) override { return only_read(); }
+  base::Result<void> allocate(uint64_t, uint64_t) override { return only_read(); }
+  base::Result<void> punch(uint64_t, uint64_t) override { return only_read(); }
+  base::Result<void> sync() override { return only_read(); }
+  base::Result<bool> try_lock(Lock lock) override { return beneath_->try_lock(lock); }
+  base::Result<void> unlock() override { return beneath_->unlock(); }
+  uint32_t alignment() const override { return beneath_->alignment(); }
+
+ private:
+  base::Result<void> only_read() const { return base::fail(name() + " is only read"); }
+  std::unique_ptr<snapshot::File> beneath_;
 };
 
 }  // namespace test

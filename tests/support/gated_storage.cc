@@ -10,32 +10,19 @@
 namespace test {
 namespace {
 
-using base::fail;
 using base::Result;
 using snapshot::File;
 
-class GatedFile : public File {
+class GatedFile : public ForwardingFile {
  public:
   GatedFile(std::unique_ptr<File> beneath, Gate& gate)
-      : beneath_(std::move(beneath)), gate_(gate) {}
-  const std::string& name() const override { return beneath_->name(); }
-  Result<uint64_t> size() const override { return beneath_->size(); }
+      : ForwardingFile(std::move(beneath)), gate_(gate) {}
   Result<void> read(uint64_t offset, std::span<std::byte> into) const override {
     gate_.pass();
-    return beneath_->read(offset, into);
+    return ForwardingFile::read(offset, into);
   }
-  Result<void> write(uint64_t, std::span<const std::byte>) override { return only_read(); }
-  Result<void> truncate(uint64_t) override { return only_read(); }
-  Result<void> allocate(uint64_t, uint64_t) override { return only_read(); }
-  Result<void> punch(uint64_t, uint64_t) override { return only_read(); }
-  Result<void> sync() override { return only_read(); }
-  Result<bool> try_lock(Lock lock) override { return beneath_->try_lock(lock); }
-  Result<void> unlock() override { return beneath_->unlock(); }
-  uint32_t alignment() const override { return beneath_->alignment(); }
 
  private:
-  Result<void> only_read() const { return fail(name() + " is only read"); }
-  std::unique_ptr<File> beneath_;
   Gate& gate_;
 };
 
