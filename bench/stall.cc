@@ -5,11 +5,13 @@
 // (guest-images/payloads).
 //
 //   stall PAYLOADS STORE [--memory MIB] [--size MIB] [--rate PAGES_PER_S] [--count N] [--cpus N]
-//         [--max-pause US] [--every MS] [--keep N] [--fulls N] [--stop 1] [--json]
+//         [--max-pause US] [--every MS] [--keep N] [--fulls N] [--stop 1]
+//         [--staging MIB] [--json]
 //
 // STORE is made, used and left; all but the newest `--keep` snapshots are pruned on the way (0:
 // none is). --rate 0: as fast as the guest can. --fulls: so many full snapshots go before the
-// others. --stop 1: a guest that writes too fast is stopped instead of throttled.
+// others. --stop 1: a guest that writes too fast is stopped instead of throttled. --staging: of the
+// pool for copies; 0: as much as a snapshot takes by itself.
 #include <fmt/format.h>
 #include <sys/mman.h>
 
@@ -34,8 +36,9 @@ using Clock = std::chrono::steady_clock;
 struct Options {
   std::string payloads, store;
   std::map<std::string, uint64_t> numbers{
-      {"--memory", 2048},   {"--size", 1024}, {"--rate", 10000}, {"--count", 100}, {"--cpus", 1},
-      {"--max-pause", 300}, {"--every", 20},  {"--keep", 3},     {"--fulls", 1},   {"--stop", 0}};
+      {"--memory", 2048}, {"--size", 1024},     {"--rate", 10000}, {"--count", 100},
+      {"--cpus", 1},      {"--max-pause", 300}, {"--every", 20},   {"--keep", 3},
+      {"--fulls", 1},     {"--stop", 0},        {"--staging", 0}};
   bool json = false;
 };
 
@@ -224,6 +227,7 @@ int main(int argc, char** argv) {
   config.vm_name = "stall";
   config.store_path = options.store;
   config.options.max_pause_ns = numbers["--max-pause"] * 1000;
+  config.options.staging_bytes = numbers["--staging"] << 20;
   if (numbers["--stop"] != 0) config.options.on_hot = snapshot::Capture::OnHot::kStop;
   config.keep = static_cast<uint32_t>(numbers["--keep"]);
   auto service =

@@ -54,11 +54,7 @@ class Stalls:
                            run["rewritten"] / len(run["bytes"]), "pages",
                            spread=f"of {run['pages'] / len(run['bytes']):.0f} changed ones")
             if run is hot:
-                self.table.add(f"  guest held to let the rounds converge, {name}",
-                               run["held_ns"] / len(run["bytes"]) / 1e6, "ms",
-                               spread=f"in {run['slices'] / len(run['bytes']):.0f} slices")
-                self.table.add(f"  guest's writes, {name}, to those without",
-                               run["writes_per_s"] / max(1, run["quiet_writes_per_s"]), "")
+                self.slow_down_of(name, run)
         ours = percentile(paced["with_ns"], 0.5) / 1e3
         for kind in ("background-snapshot", "stop and save"):
             gaps, took = peers[kind]
@@ -116,10 +112,23 @@ class Stalls:
             for hog in hogs:
                 hog.kill()
                 hog.wait()
+        hot = {"memory": self.memory, "size": self.memory // 2, "rate": 0,
+               "count": 4 if self.quick else 12}
+        # A pool that the guest fills sooner than the disk empties it: rounds do not converge.
+        throttled = self.stall(store, staging=8, **hot)
+        self.row_of("stall, full speed, pool of 8 MiB", throttled)
+        self.slow_down_of("pool of 8 MiB", throttled)
         self.row_of("stall, full speed, guest stopped for all of it",
-                    self.stall(store, memory=self.memory, size=self.memory // 2, rate=0, stop=1,
-                               count=4 if self.quick else 12))
+                    self.stall(store, stop=1, **hot))
         shutil.rmtree(store, ignore_errors=True)
+
+    def slow_down_of(self, name, run):
+        self.table.add(f"  guest held to let the rounds converge, {name}",
+                       run["held_ns"] / len(run["bytes"]) / 1e6, "ms",
+                       spread=f"in {run['slices'] / len(run['bytes']):.0f} slices; a snapshot takes "
+                       f"{percentile(run['total_ns'], 0.5) / 1e6:.0f} ms")
+        self.table.add(f"  guest's writes, {name}, to those without",
+                       run["writes_per_s"] / max(1, run["quiet_writes_per_s"]), "")
 
     def row_of(self, name, run):
         self.table.add(name + ", p50", percentile(run["with_ns"], 0.5) / 1e3, "us", None,
