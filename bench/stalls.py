@@ -90,7 +90,7 @@ class Stalls:
 
     def sizes(self):
         """The same guest with more or less memory around its working set, with more vCPUs, on a host
-        that is busy, and stopped where it writes too fast."""
+        that is busy, throttled and stopped where it writes too fast."""
         store = f"{self.work}/sizes"
         paced = {"size": 256, "rate": 10000, "count": 20 if self.quick else 100}
         runs = {gib: self.stall(store, memory=int(gib * 1024), **paced)
