@@ -1,7 +1,7 @@
 // The least that a restored machine can be on this host: a program that makes KVM's calls for one
-// vCPU, serves the missing pages of its memory from a file through userfaultfd, and enters the
-// guest. No store, no checksums, no devices, no commands. What it takes besides KVM's calls is the
-// floor of what `minivmm restore` takes.
+// vCPU, one after the other, serves the missing pages of its memory from a file through
+// userfaultfd, and enters the guest. No store, no checksums, no devices, no commands. What
+// `minivmm restore` takes stands beside what this takes.
 //
 //   bare_restore MIB FILE
 //

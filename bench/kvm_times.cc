@@ -1,6 +1,6 @@
 // Linked into a virtual machine monitor, or loaded into any one (LD_PRELOAD): when a vCPU first
-// enters the guest, and how much of the time until then was spent in KVM's calls. Calls of several
-// threads at once count once.
+// enters the guest, and how much of the time until then was spent in KVM's calls: while any thread
+// is in one, which is not what other threads do meanwhile.
 //
 // KVM_TIMES=FILE: where one line goes at the first KVM_RUN, "ENTERED IN_KVM CPU CPU_IN_KVM EXEC
 // PID": when that was by CLOCK_MONOTONIC, the time in KVM's calls, the CPU time of the process and

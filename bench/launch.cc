@@ -36,6 +36,7 @@ int main(int argc, char** argv) {
     ::clock_gettime(CLOCK_MONOTONIC, &now);
     std::snprintf(exec_ns, sizeof exec_ns, "EXEC_NS=%ld%09ld", now.tv_sec, now.tv_nsec);
     ::execve(argv[1], argv + 1, environment.data());
+    std::perror(argv[1]);
     ::_exit(127);
   }
   int status = 0;

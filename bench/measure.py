@@ -14,7 +14,7 @@ import time
 
 import plot
 from floors import Floors
-from qemu import Qemu, now_ns, wait_for
+from qemu import Qemu, now_ns, qemu_command, wait_for
 from restored import Restored
 from stalls import Stalls
 from table import Table, host, spread
@@ -155,13 +155,13 @@ class Bench(Floors, Stalls, Restored):
                         open(path).read(), "the first KVM_RUN", every_s=0.01)
         return [int(word) for word in line.split()]
 
-    def entered(self, program, arguments):
+    def entered(self, program, arguments, more_env=None):
         """Runs a program with kvm_times.cc in it until its guest runs: nanoseconds from exec until
         then, those in KVM's calls, the process's CPU time by then, and that in KVM's calls."""
         path, env = self.times_env()
         quiet = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1)]
         launch = os.posix_spawn(self.launch, [self.launch, program, *arguments],
-                                {**os.environ, **env}, file_actions=quiet)
+                                {**os.environ, **env, **(more_env or {})}, file_actions=quiet)
         try:
             at, in_kvm, cpu, cpu_in_kvm, exec_at, pid = self.told(path)
             os.kill(pid, 9)
@@ -206,7 +206,7 @@ class Bench(Floors, Stalls, Restored):
                            "of a program that makes KVM's calls only", bare_own,
                            spread(own),
                            self.why_restore(statistics.median(own), bare_own, cache))
-            self.table.add("  of that CPU time, exec not counted", statistics.median(cpu), "ms",
+            self.table.add("  CPU time besides KVM's calls", statistics.median(cpu), "ms",
                            spread=spread(cpu))
             self.table.add("  until the guest runs", statistics.median(total), "ms", None,
                            "QEMU -incoming", statistics.median(theirs),
@@ -233,17 +233,16 @@ class Bench(Floors, Stalls, Restored):
             for memory in sizes for cache in ("warm", "cold")}
 
     def qemu_restores(self, runs):
-        """Milliseconds until the guest runs, its file in the page cache."""
+        """Milliseconds from exec until the guest runs, its file in the page cache."""
         append, save = "size=64M rate=10000 poll=2", f"{self.work}/qemu.save"
         with Qemu(self.work, self.payload, append, self.memory) as guest:
             guest.wait_output("jitter: filled")
             guest.save(save, True)  # of a running guest: one that was stopped stays so
+        preload = {"LD_PRELOAD": f"{self.build}/bench/libkvm_times.so"}
         times = []
         for _ in range(runs):
-            path, env = self.times_env()
-            env["LD_PRELOAD"] = f"{self.build}/bench/libkvm_times.so"
-            with Qemu(self.work, self.payload, append, self.memory, save, env) as guest:
-                times.append((self.told(path)[0] - guest.started_ns) / 1e6)
+            program, *arguments = qemu_command(self.work, self.payload, append, self.memory, save)
+            times.append(self.entered(program, arguments, preload)[0] / 1e6)
         return times
 
     # --- dirty tracking ---

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -35,30 +36,29 @@ def connect(path):
     return client
 
 
-class Qemu:
-    """One process. `incoming`: a file that it is restored from instead of being booted."""
+def qemu_command(work, payload, append, memory_mib, incoming=None):
+    """`incoming`: a file that the machine is restored from instead of being booted."""
+    for path in (f"{work}/serial", f"{work}/qmp"):
+        if os.path.exists(path):
+            os.unlink(path)
+    command = [shutil.which("qemu-system-x86_64"), "-accel", "kvm", "-cpu", "qemu64,-cx16,-svm",
+               "-M", "microvm", "-bios", "qboot.rom", "-m", f"{memory_mib}M",
+               "-kernel", payload, "-append", append, "-display", "none",
+               "-nodefaults", "-no-user-config", "-no-reboot",
+               "-serial", f"unix:{work}/serial,server=on,wait=off",
+               "-qmp", f"unix:{work}/qmp,server=on,wait=off"]
+    return command + (["-incoming", f"file:{incoming}"] if incoming else [])
 
-    def __init__(self, work, payload, append, memory_mib, incoming=None, env=None):
-        self.serial_path, self.qmp_path = f"{work}/serial", f"{work}/qmp"
-        for path in (self.serial_path, self.qmp_path):
-            if os.path.exists(path):
-                os.unlink(path)
-        command = ["qemu-system-x86_64", "-accel", "kvm", "-cpu", "qemu64,-cx16,-svm",
-                   "-M", "microvm", "-bios", "qboot.rom", "-m", f"{memory_mib}M",
-                   "-kernel", payload, "-append", append, "-display", "none",
-                   "-nodefaults", "-no-user-config", "-no-reboot",
-                   "-serial", f"unix:{self.serial_path},server=on,wait=off",
-                   "-qmp", f"unix:{self.qmp_path},server=on,wait=off"]
-        if incoming:
-            command += ["-incoming", f"file:{incoming}"]
-        self.started_ns = now_ns()
-        self.process = subprocess.Popen(command, env={**os.environ, **(env or {})},
+
+class Qemu:
+    """One process."""
+
+    def __init__(self, work, payload, append, memory_mib):
+        self.process = subprocess.Popen(qemu_command(work, payload, append, memory_mib),
                                         stdin=subprocess.DEVNULL)
-        if incoming:
-            return
-        self.serial = connect(self.serial_path)
+        self.serial = connect(f"{work}/serial")
         self.text = ""
-        qmp = connect(self.qmp_path)
+        qmp = connect(f"{work}/qmp")
         self.qmp = qmp.makefile("rw")
         self.qmp.readline()
         self.ask("qmp_capabilities")

@@ -188,10 +188,14 @@ Result<int> restore_machine(const RestoreOptions& asked) {
   TRY_ASSIGN(auto foreground, Foreground::create());
   std::shared_ptr<snapshot::Store> store = asked.store;
   SnapshotRef from = asked.from;
-  // A clone has its snapshot, and knows KVM's CPUID; all CPUs are busy with clones.
+  // A clone has its snapshot and knows KVM's CPUID, and other clones want the other CPUs.
   const bool is_clone = from != nullptr;
   std::optional<base::Aside> aside;
-  is_clone ? aside.emplace() : aside.emplace("restore-aside");
+  if (is_clone) {
+    aside.emplace();
+  } else {
+    aside.emplace("restore-aside");
+  }
   auto vm = aside->ask(vmm::EmptyVm::create);
   if (!is_clone) {
     aside->post(learn_cpuid);
@@ -213,7 +217,7 @@ Result<int> restore_machine(const RestoreOptions& asked) {
   TRY_ASSIGN(process.console,
              GuestConsole::create(options.console, [&foreground] { foreground->input_room(); }));
   TRY_ASSIGN(base::SectionReader sections, from->sections());
-  aside->share_cpus();  // its answers are needed soon
+  aside->share_cpu();  // its answer is needed soon
   TRY_ASSIGN(vmm::EmptyVm empty, vm.get());
   TRY(prepare(process, std::move(empty), from, options, asked, sections, *aside));
   aside.reset();

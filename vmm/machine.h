@@ -35,7 +35,8 @@ namespace vmm {
 
 struct SavedMachine;
 
-// KVM's part of a machine of which nothing is known yet.
+// KVM's part of a machine of which nothing is known yet: a restore has it made while it reads what
+// the machine is to be.
 struct EmptyVm {
   Kvm kvm;
   KvmVm vm;

@@ -29,8 +29,8 @@ void SpaceIndex::announce() const {
 }
 
 base::Result<PageEntry> SpaceIndex::find(uint64_t page) const {
-  announce();
   for (size_t i = 0; i < runs_.size(); ++i) {
+    if (i == 1) announce();
     TRY_ASSIGN(auto entry, runs_[i]->find(page));
     if (!entry) continue;
     if (entry->slot < kSlotBase) entry->slot += run_slot_[i];

@@ -34,12 +34,14 @@ class SpaceIndex {
   base::Result<SlotInfo> slot(Slot slot) const;
 
  private:
+  // Once: asks the disk for the root block of every run at once. A page that only the oldest has
+  // needs them all, one after the other.
+  void announce() const;
+
   SpaceInfo info_;
   Slot first_slot_, end_slot_, unwritten_;
   std::vector<std::unique_ptr<RunReader>> runs_;
   std::vector<Slot> run_slot_;  // the first slot of each run
-  // A page that only the oldest run has takes a block of each: a disk reads them side by side.
-  void announce() const;
   mutable std::once_flag announced_;
 };
 

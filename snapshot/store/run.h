@@ -88,7 +88,7 @@ class RunReader {
   // Until it is read again: descriptors are few.
   void close() const;
 
-  // Where it has most likely not been read: the disk may begin to read what find() does first.
+  // Advice to the disk: find() and for_each() begin with the root block. Errors are theirs to tell.
   void will_find() const;
   // Slots in what is returned are this run's own; nothing where the run does not have the page.
   base::Result<std::optional<PageEntry>> find(uint64_t page) const;

@@ -3,7 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
+#include <functional>
 #include <mutex>
+#include <stdexcept>
 #include <thread>
 
 #include "devices/virtio/rng.h"
@@ -16,6 +19,15 @@ using testing_support::VirtioMachine;
 using vmm::Gpa;
 
 constexpr Gpa kData{0x80000};
+
+void wait_until(const std::function<bool()>& condition) {
+  const auto limit = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > limit)
+      throw std::runtime_error("the device stands still");
+    std::this_thread::yield();
+  }
+}
 
 // A vCPU that makes requests one after the other, each when the interrupt of the one before came.
 class Guest {
@@ -30,7 +42,7 @@ class Guest {
   // Between pause() and resume() the guest is out: it touches neither registers nor memory. It has
   // made a request since it was last out, so the device is likely to be at work.
   void pause() {
-    while (requests_ == requests_when_out_) std::this_thread::yield();
+    wait_until([this] { return requests_ != requests_when_out_; });
     running_.lock();
     requests_when_out_ = requests_;
   }
@@ -84,7 +96,7 @@ TEST(DeviceBarrier, FreezesAndThawsABusyDevice) {
       guest.resume();
     }
     unsigned before = machine.signals(1);
-    while (machine.signals(1) == before) std::this_thread::yield();  // it goes on
+    wait_until([&] { return machine.signals(1) != before; });  // it goes on
   }
 }
 

@@ -7,6 +7,8 @@
 #include <mutex>
 #include <utility>
 
+#include "vmm/base/thread.h"
+
 namespace base {
 
 // The thread's as well, which may outlive its owner's object.
@@ -43,12 +45,11 @@ Aside::Aside(std::string name) : tasks_(std::make_shared<Tasks>()) {
   auto made = start_thread(std::move(name), [tasks = tasks_] { tasks->work(); });
   if (!made) return;
   thread_ = std::move(*made);
-  apart_.emplace(thread_);
+  run_elsewhere(thread_);
 }
 
 Aside::~Aside() {
   if (!thread_.joinable()) return;
-  share_cpus();
   tasks_->add(nullptr, true);
   thread_.join();
 }
@@ -58,8 +59,8 @@ void Aside::post(std::function<void()> task) {
   tasks_->add(std::move(task), false);
 }
 
-void Aside::share_cpus() {
-  if (apart_) apart_->end();
+void Aside::share_cpu() {
+  if (thread_.joinable()) run_anywhere(thread_.native_handle());
 }
 
 Result<std::thread> Aside::hand_over(std::string name, std::function<void()> body) {
@@ -68,7 +69,7 @@ Result<std::thread> Aside::hand_over(std::string name, std::function<void()> bod
     pthread_setname_np(pthread_self(), name.c_str());
     body();
   };
-  share_cpus();
+  share_cpu();
   tasks_->add(go_on, true);
   return std::move(thread_);
 }

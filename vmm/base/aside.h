@@ -4,20 +4,18 @@
 #include <functional>
 #include <future>
 #include <memory>
-#include <optional>
 #include <string>
 #include <thread>
 #include <type_traits>
 #include <utility>
 
 #include "vmm/base/result.h"
-#include "vmm/base/thread.h"
 
 namespace base {
 
-// One task after the other, in the order in which they were given, at first on other CPUs than the
-// owner's (thread.h, CpusApart). Owned and used by one thread. Where there is no thread, or none
-// can be made, tasks are done by who gives them.
+// One task after the other, in the order in which they were given, at first on another CPU than the
+// owner's where there is one. Owned and used by one thread. Where there is no thread, or none can
+// be made, tasks are done by who gives them.
 class Aside {
  public:
   // Without a thread.
@@ -38,9 +36,9 @@ class Aside {
     post([promise, task = std::move(task)] { promise->set_value(task()); });
     return answer;
   }
-  // From here on each may run on the other's CPU: to be said before the owner waits for it or
-  // starts a thread, as CPUs may be busy with something else. hand_over() and the end do so.
-  void share_cpus();
+  // From here on it may run on the owner's CPU as well: to be said before the owner waits for it,
+  // as the others may be busy with something else. hand_over() does so.
+  void share_cpu();
   // The thread is the caller's, and when the tasks given before are done it is called `name` and
   // runs `body`. As start_thread(), without making one. The last that is given.
   Result<std::thread> hand_over(std::string name, std::function<void()> body);
@@ -49,7 +47,6 @@ class Aside {
   struct Tasks;
   std::shared_ptr<Tasks> tasks_;
   std::thread thread_;
-  std::optional<CpusApart> apart_;
 };
 
 }  // namespace base

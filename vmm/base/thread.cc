@@ -1,7 +1,9 @@
 #include "vmm/base/thread.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <system_error>
@@ -30,23 +32,18 @@ Result<std::thread> start_thread(std::string name, std::function<void()> body, i
   return made;
 }
 
-CpusApart::CpusApart(std::thread& other) : other_(other.native_handle()) {
-  const int here = sched_getcpu();
-  if (here < 0 || sched_getaffinity(0, sizeof before_, &before_) != 0) return;
-  cpu_set_t rest = before_, own;
-  CPU_ZERO(&own);
-  CPU_SET(static_cast<size_t>(here), &own);
-  CPU_CLR(static_cast<size_t>(here), &rest);
-  if (pthread_setaffinity_np(other_, sizeof rest, &rest) != 0) return;  // no CPU is left
-  apart_ = true;
-  sched_setaffinity(0, sizeof own, &own);
+void run_elsewhere(std::thread& thread) {
+  cpu_set_t cpus;
+  CPU_ZERO(&cpus);
+  if (sched_getaffinity(0, sizeof cpus, &cpus) != 0) return;
+  if (int here = sched_getcpu(); here >= 0) CPU_CLR(static_cast<size_t>(here), &cpus);
+  pthread_setaffinity_np(thread.native_handle(), sizeof cpus, &cpus);  // fails with no CPU left
 }
 
-void CpusApart::end() {
-  if (!apart_) return;
-  apart_ = false;
-  sched_setaffinity(0, sizeof before_, &before_);
-  pthread_setaffinity_np(other_, sizeof before_, &before_);
+void run_anywhere(std::thread::native_handle_type thread) {
+  cpu_set_t cpus;
+  if (sched_getaffinity(getpid(), sizeof cpus, &cpus) != 0) return;
+  pthread_setaffinity_np(thread, sizeof cpus, &cpus);
 }
 
 }  // namespace base

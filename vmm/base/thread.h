@@ -1,8 +1,6 @@
 // The threads that live as long as what they serve: a vCPU, a device, the pager.
 #pragma once
 
-#include <sched.h>
-
 #include <functional>
 #include <string>
 #include <thread>
@@ -15,21 +13,11 @@ namespace base {
 // signal, which are the main thread's, but `taken` where that is not 0.
 Result<std::thread> start_thread(std::string name, std::function<void()> body, int taken = 0);
 
-// While it lasts, a thread that was just started and its maker, who owns this, have no CPU in
-// common: neither waits for the other. (A scheduler that keeps few CPUs busy puts a new thread
-// behind its maker, and wakes who waited for a disk behind whom the interrupt met.) Does nothing
-// where there is one CPU. A thread that is started meanwhile has its maker's CPU only.
-class CpusApart {
- public:
-  // The maker stays where it is, `other` gets the rest.
-  explicit CpusApart(std::thread& other);
-  // Both may run where the maker might before, while `other` is not joined.
-  void end();
-
- private:
-  std::thread::native_handle_type other_;
-  cpu_set_t before_;
-  bool apart_ = false;
-};
+// Lets `thread`, which was just started, run on another CPU than the caller's, at once: a scheduler
+// that keeps few CPUs busy has put it behind the caller. Does nothing where there is one CPU.
+void run_elsewhere(std::thread& thread);
+// Takes it back: `thread` may run where the main thread may now. (Of CPUs that the main thread is
+// given later it hears nothing.)
+void run_anywhere(std::thread::native_handle_type thread);
 
 }  // namespace base
