@@ -118,7 +118,6 @@ Result<void> fill_memory(MachineProcess& process, const SnapshotRef& from,
   snapshot::Storage& storage = process.store->storage();
   snapshot::Pager::Options options;
   options.aside = &aside;
-  options.first = memory.ram_page(vmm::layout::kGenerationId.gfn());  // set_state() writes there
   options.working_set = snapshot::load_working_set(storage, from->id(), memory.ram_pages());
   // A machine that waits for `minivmm resume` would tell what its restore touches, and no more.
   if (options.working_set.empty() && !asked.paused) {

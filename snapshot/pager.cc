@@ -116,7 +116,6 @@ void Pager::give_up(base::Error error) {
 
 void Pager::serve_faults() {
   fault_thread_ = std::this_thread::get_id();
-  if (options_.first) (void)bring_now(*options_.first);  // an error is for who needs the page
   // There to be read, or they would be copied late; never written, so all of them are one page of
   // the kernel's. Before Linux 5.14 they are late.
   (void)::madvise(around_.data() + around_.size() / 2, around_.size() / 2, MADV_POPULATE_READ);

@@ -38,8 +38,6 @@ class Pager {
  public:
   struct Options {
     std::vector<uint64_t> working_set = {};  // RAM pages, in the order of their first touch
-    // A RAM page that the fault thread brings before all others, for bring_now() to find it there.
-    std::optional<uint64_t> first = {};
     // Called once, on a thread of the pager's: the machine cannot go on.
     std::function<void(base::Error)> on_damage = {};
     // Where no working set is known: for so long only faults are served, so that they tell it,
