@@ -35,7 +35,7 @@ using SnapshotRef = std::shared_ptr<const snapshot::Snapshot>;
 
 // What a restore has done on another CPU while it reads the store and makes the machine:
 //
-//   main thread   store, names ─┬─ memory ─ vCPUs, devices ───────── state ─ guest runs
+//   main thread   store, names ─┬─ KVM's memory ─ vCPUs, devices ─── state ─ guest runs
 //   aside         KVM's VM ─────┴─ KVM's CPUID ─ a page that the host writes ─ the guest's faults
 //
 // CPUID and the page only fill what is asked again where it is needed, where errors are heard.
@@ -110,11 +110,9 @@ Result<RunOptions> merge(const RunOptions& saved, const RestoreOptions& asked) {
   return options;
 }
 
-Result<void> fill_memory(MachineProcess& process, const SnapshotRef& from,
+// From here on `memory` has what the snapshot has, whoever touches it.
+Result<void> start_pager(MachineProcess& process, vmm::GuestMemory& memory, const SnapshotRef& from,
                          const RestoreOptions& asked, base::Aside& aside) {
-  vmm::GuestMemory& memory = process.machine->memory();
-  if (memory.is_copy()) return {};
-  if (asked.eager) return snapshot::fill_memory(memory, *process.store, *from);
   snapshot::Storage& storage = process.store->storage();
   snapshot::Pager::Options options;
   options.aside = &aside;
@@ -144,19 +142,14 @@ Result<void> fill_memory(MachineProcess& process, const SnapshotRef& from,
 }
 
 // Everything that can be there before the guest's state is set.
-Result<void> prepare(MachineProcess& process, vmm::EmptyVm vm, const SnapshotRef& from,
-                     const RunOptions& options, const RestoreOptions& asked,
-                     base::SectionReader& sections, base::Aside& aside) {
+Result<void> prepare(MachineProcess& process, vmm::EmptyVm vm,
+                     std::shared_ptr<vmm::GuestMemory> memory, const SnapshotRef& from,
+                     const RunOptions& options, base::SectionReader& sections) {
   TRY_ASSIGN(auto cpuid, vmm::take_cpuid(sections));
   TRY_ASSIGN(process.machine,
-             vmm::Machine::create(std::move(vm), {.memory_bytes = options.memory_bytes,
-                                                  .cpus = options.cpus,
-                                                  .log_from_start = true,
-                                                  .memory = asked.memory,
-                                                  .cpuid = std::move(cpuid)}));
+             vmm::Machine::create(std::move(vm), std::move(memory),
+                                  {.cpus = options.cpus, .log_from_start = true, .cpuid = cpuid}));
   TRY(process.machine->load_state(sections));
-  TRY(snapshot::check_memory(process.machine->memory(), *from));
-  TRY(fill_memory(process, from, asked, aside));
   TRY_ASSIGN(MachineDisks disks, open_restored_disks(options, *process.store, from, *process.branch,
                                                      std::ref(process.disk_full)));
   return make_platform(process, options, std::move(disks));
@@ -209,6 +202,8 @@ Result<int> restore_machine(const RestoreOptions& asked) {
   TRY_ASSIGN(VmName name, VmName::claim(directory, options.name, options.api_socket));
   options.name = name.name();
   options.api_socket = name.socket();
+  std::shared_ptr<vmm::GuestMemory>
+      memory;  // outlives the pager, of which the machine knows nothing
   MachineProcess process;
   TRY(bind_socket(process, options.api_socket));
   process.store = std::move(store);
@@ -216,10 +211,15 @@ Result<int> restore_machine(const RestoreOptions& asked) {
   TRY_ASSIGN(process.console,
              GuestConsole::create(options.console, [&foreground] { foreground->input_room(); }));
   TRY_ASSIGN(base::SectionReader sections, from->sections());
+  TRY_ASSIGN(memory, vmm::GuestMemory::create(options.memory_bytes, asked.memory));
+  TRY(snapshot::check_memory(*memory, *from));
+  const bool is_there = memory->is_copy();
+  if (!is_there && !asked.eager) TRY(start_pager(process, *memory, from, asked, *aside));
   aside->share_cpu();  // its answer is needed soon
   TRY_ASSIGN(vmm::EmptyVm empty, vm.get());
-  TRY(prepare(process, std::move(empty), from, options, asked, sections, *aside));
   aside.reset();
+  if (!is_there && asked.eager) TRY(snapshot::fill_memory(*memory, *process.store, *from));
+  TRY(prepare(process, std::move(empty), memory, from, options, sections));
   if (asked.link != nullptr) {
     TRY_ASSIGN(bool wanted, asked.link->wait_to_begin(*foreground));
     if (!wanted) return kSuccess;

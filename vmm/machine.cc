@@ -57,10 +57,12 @@ Result<EmptyVm> EmptyVm::create() {
 
 Result<std::unique_ptr<Machine>> Machine::create(const Config& config) {
   TRY_ASSIGN(EmptyVm vm, EmptyVm::create());
-  return create(std::move(vm), config);
+  TRY_ASSIGN(auto memory, GuestMemory::create(config.memory_bytes, config.memory));
+  return create(std::move(vm), std::move(memory), config);
 }
 
-Result<std::unique_ptr<Machine>> Machine::create(EmptyVm vm, const Config& config) {
+Result<std::unique_ptr<Machine>> Machine::create(EmptyVm vm, std::shared_ptr<GuestMemory> memory,
+                                                 const Config& config) {
   if (config.cpus < 1 || config.cpus > layout::kMaxCpus) {
     return fail(fmt::format("{} vCPUs: give 1 to {}", config.cpus, layout::kMaxCpus));
   }
@@ -73,8 +75,10 @@ Result<std::unique_ptr<Machine>> Machine::create(EmptyVm vm, const Config& confi
         fmt::format("the saved machine has {} vCPUs, not {}", config.cpuid.size(), config.cpus));
   }
   TRY_ASSIGN(base::EventFd stopped, base::EventFd::create());
-  std::unique_ptr<Machine> machine(new Machine(std::move(vm), std::move(stopped)));
-  TRY(machine->create_memory(config));
+  std::unique_ptr<Machine> machine(
+      new Machine(std::move(vm), std::move(memory), std::move(stopped)));
+  TRY_ASSIGN(machine->dirty_log_,
+             DirtyLog::create(machine->vm_, *machine->memory_, config.log_from_start));
   // Intel only, harmless on AMD; both must come before the first vCPU.
   TRY(machine->vm_.set_identity_map(layout::kKvmIdentityMap, layout::kKvmTss));
   TRY(machine->vm_.create_irqchip());
@@ -83,16 +87,13 @@ Result<std::unique_ptr<Machine>> Machine::create(EmptyVm vm, const Config& confi
   return machine;
 }
 
-Machine::Machine(EmptyVm vm, base::EventFd stopped)
-    : kvm_(std::move(vm.kvm)), vm_(std::move(vm.vm)), stopped_(std::move(stopped)) {}
+Machine::Machine(EmptyVm vm, std::shared_ptr<GuestMemory> memory, base::EventFd stopped)
+    : kvm_(std::move(vm.kvm)),
+      vm_(std::move(vm.vm)),
+      memory_(std::move(memory)),
+      stopped_(std::move(stopped)) {}
 
 Machine::~Machine() { halt_threads(); }
-
-Result<void> Machine::create_memory(const Config& config) {
-  TRY_ASSIGN(memory_, GuestMemory::create(config.memory_bytes, config.memory));
-  TRY_ASSIGN(dirty_log_, DirtyLog::create(vm_, *memory_, config.log_from_start));
-  return {};
-}
 
 Result<void> Machine::make_cpuid_tables(const std::vector<CpuidTable>& saved, uint32_t cpus) {
   TRY_ASSIGN(auto supported, kvm_.supported_cpuid());

@@ -58,8 +58,11 @@ class Machine {
     // this host lacks are refused.
     std::vector<CpuidTable> cpuid = {};
   };
-  static base::Result<std::unique_ptr<Machine>> create(EmptyVm vm, const Config& config);
   static base::Result<std::unique_ptr<Machine>> create(const Config& config);
+  // Of a VM and memory that are there already; what `config` says of memory is not looked at.
+  static base::Result<std::unique_ptr<Machine>> create(EmptyVm vm,
+                                                       std::shared_ptr<GuestMemory> memory,
+                                                       const Config& config);
   ~Machine();
 
   GuestMemory& memory() { return *memory_; }
@@ -117,15 +120,14 @@ class Machine {
   void halt_threads();
 
  private:
-  Machine(EmptyVm vm, base::EventFd stopped);
-  base::Result<void> create_memory(const Config& config);
+  Machine(EmptyVm vm, std::shared_ptr<GuestMemory> memory, base::EventFd stopped);
   base::Result<void> create_vcpus(const Config& config);
   // For each vCPU, from what KVM offers here or from `saved`, checked against it.
   base::Result<void> make_cpuid_tables(const std::vector<CpuidTable>& saved, uint32_t cpus);
 
   Kvm kvm_;
   KvmVm vm_;
-  std::unique_ptr<GuestMemory> memory_;
+  std::shared_ptr<GuestMemory> memory_;
   std::optional<DirtyLog> dirty_log_;
   std::unique_ptr<KvmInterrupts> interrupts_;
   std::vector<CpuidTable> cpuid_;
