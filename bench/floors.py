@@ -25,10 +25,9 @@ class Floors:
                                  ("disk_us", "us", "a read of 4 KiB from the disk")):
             self.table.add(f"host: {what}", self.floor[name], unit)
 
-    def bare_restore(self):
+    def bare_restore(self, program):
         """Milliseconds of the least that a restore can be (bare_restore.cc), and those of them that
         are not KVM's calls."""
-        program = self.installed(f"{self.build}/bench/bare_restore")
         total, kvm, _, _ = self.entered(program, [str(self.memory), program])
         return total / 1e6, (total - kvm) / 1e6
 

@@ -112,7 +112,7 @@ class Restored:
         path, env = self.times_env()
         lines = lambda: open(path).read().splitlines() if os.path.exists(path) else []
         entered = lambda pid: any(line.split()[-1:] == [str(pid)] for line in lines())
-        command = [self.timed, "restore", f"{store}@{snapshot}", "--clones", str(count), "--json",
+        command = [self.timed[0], "restore", f"{store}@{snapshot}", "--clones", str(count), "--json",
                    "--name"]
         own, alone, ahead = [], [], []
         for kind in (own, alone, ahead):
