@@ -147,8 +147,9 @@ Result<void> prepare(MachineProcess& process, vmm::EmptyVm vm,
                      const RunOptions& options, base::SectionReader& sections) {
   TRY_ASSIGN(auto cpuid, vmm::take_cpuid(sections));
   TRY_ASSIGN(process.machine,
-             vmm::Machine::create(std::move(vm), std::move(memory),
-                                  {.cpus = options.cpus, .log_from_start = true, .cpuid = cpuid}));
+             vmm::Machine::create(
+                 std::move(vm), std::move(memory),
+                 {.cpus = options.cpus, .log_from_start = true, .cpuid = std::move(cpuid)}));
   TRY(process.machine->load_state(sections));
   TRY_ASSIGN(MachineDisks disks, open_restored_disks(options, *process.store, from, *process.branch,
                                                      std::ref(process.disk_full)));
@@ -180,7 +181,7 @@ Result<int> restore_machine(const RestoreOptions& asked) {
   TRY_ASSIGN(auto foreground, Foreground::create());
   std::shared_ptr<snapshot::Store> store = asked.store;
   SnapshotRef from = asked.from;
-  // A clone has its snapshot and knows KVM's CPUID, and other clones want the other CPUs.
+  // A clone has its snapshot, its memory and KVM's CPUID, and other clones want the other CPUs.
   const bool is_clone = from != nullptr;
   std::optional<base::Aside> aside;
   if (is_clone) {
@@ -202,8 +203,8 @@ Result<int> restore_machine(const RestoreOptions& asked) {
   TRY_ASSIGN(VmName name, VmName::claim(directory, options.name, options.api_socket));
   options.name = name.name();
   options.api_socket = name.socket();
-  std::shared_ptr<vmm::GuestMemory>
-      memory;  // outlives the pager, of which the machine knows nothing
+  // Outlives the pager, of which the machine knows nothing.
+  std::shared_ptr<vmm::GuestMemory> memory;
   MachineProcess process;
   TRY(bind_socket(process, options.api_socket));
   process.store = std::move(store);
@@ -213,12 +214,11 @@ Result<int> restore_machine(const RestoreOptions& asked) {
   TRY_ASSIGN(base::SectionReader sections, from->sections());
   TRY_ASSIGN(memory, vmm::GuestMemory::create(options.memory_bytes, asked.memory));
   TRY(snapshot::check_memory(*memory, *from));
-  const bool is_there = memory->is_copy();
-  if (!is_there && !asked.eager) TRY(start_pager(process, *memory, from, asked, *aside));
+  if (!is_clone && !asked.eager) TRY(start_pager(process, *memory, from, asked, *aside));
   aside->share_cpu();  // its answer is needed soon
   TRY_ASSIGN(vmm::EmptyVm empty, vm.get());
   aside.reset();
-  if (!is_there && asked.eager) TRY(snapshot::fill_memory(*memory, *process.store, *from));
+  if (!is_clone && asked.eager) TRY(snapshot::fill_memory(*memory, *process.store, *from));
   TRY(prepare(process, std::move(empty), memory, from, options, sections));
   if (asked.link != nullptr) {
     TRY_ASSIGN(bool wanted, asked.link->wait_to_begin(*foreground));
