@@ -6,8 +6,8 @@
 //   SIGTSTP, SIGCONT         the terminal is given back while the process is stopped
 //   keys                     Ctrl-A commands (escape_keys.h), everything else to the guest
 //
-// Owned and run by the main thread; created before any other thread, because it blocks the signals
-// that it waits for and threads inherit the mask.
+// Owned and run by the main thread, whose signals it blocks; the others take none of them
+// (vmm/base/thread.h).
 #pragma once
 
 #include <signal.h>

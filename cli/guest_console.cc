@@ -28,6 +28,9 @@ Result<std::unique_ptr<GuestConsole>> GuestConsole::create(ConsoleKind kind,
                                                            std::function<void()> on_room) {
   std::unique_ptr<GuestConsole> console(new GuestConsole(kind, std::move(on_room)));
   if (kind == ConsoleKind::kVirtio) TRY(console->create_pipe());
+  if (kind == ConsoleKind::kSerial) {
+    TRY_ASSIGN(console->target_, devices::SerialOutput::open(STDOUT_FILENO));
+  }
   return console;
 }
 
@@ -48,12 +51,11 @@ std::optional<devices::PlatformConfig::Console> GuestConsole::take_descriptors()
   return std::exchange(descriptors_, std::nullopt);
 }
 
-Result<void> GuestConsole::connect(devices::Platform& platform) {
-  if (kind_ != ConsoleKind::kSerial) return {};
+void GuestConsole::connect(devices::Platform& platform) {
+  if (kind_ != ConsoleKind::kSerial) return;
   serial_ = &platform.serial();
   serial_->set_input_listener(on_room_);
-  TRY_ASSIGN(output_, devices::SerialOutput::create(*serial_, STDOUT_FILENO));
-  return {};
+  output_ = std::make_unique<devices::SerialOutput>(*serial_, std::move(target_));
 }
 
 Result<void> GuestConsole::begin_output() {

@@ -26,8 +26,9 @@ class GuestConsole {
 
   // The virtio console's ends, once; none for another kind.
   std::optional<devices::PlatformConfig::Console> take_descriptors();
-  // `platform` outlives this object. Output of a serial port waits there until begin_output().
-  base::Result<void> connect(devices::Platform& platform);
+  // Once; `platform` outlives this object. Output of a serial port waits there until
+  // begin_output().
+  void connect(devices::Platform& platform);
   base::Result<void> begin_output();
 
   bool takes_input() const { return kind_ != ConsoleKind::kNone; }
@@ -44,6 +45,7 @@ class GuestConsole {
   std::optional<devices::PlatformConfig::Console> descriptors_;
   base::Fd input_;                          // our end of the pipe to a virtio console
   std::unique_ptr<base::EventLoop> waker_;  // waits for room in that pipe
+  devices::SerialOutput::Target target_;    // of a serial port, until it is connected
   devices::Serial* serial_ = nullptr;
   std::unique_ptr<devices::SerialOutput> output_;
 };

@@ -67,9 +67,10 @@ MachineProcess::~MachineProcess() {
   if (branch) branch->discard();
 }
 
-Result<void> make_platform(MachineProcess& process, const RunOptions& options, MachineDisks disks) {
+Result<void> make_platform(MachineProcess& process, const RunOptions& options,
+                           std::vector<virtio::Block::Options> disks) {
   devices::PlatformConfig config;
-  config.disks = std::move(disks.devices);
+  config.disks = std::move(disks);
   for (size_t i = 0; i < options.nets.size(); ++i) {
     config.nets.push_back(net_config(options, i));
   }
@@ -78,10 +79,7 @@ Result<void> make_platform(MachineProcess& process, const RunOptions& options, M
   if (options.vsock) config.vsock = {options.vsock->cid, options.vsock->path};
   config.console = process.console->take_descriptors();
   TRY_ASSIGN(process.platform, devices::Platform::create(*process.machine, std::move(config)));
-  TRY(process.console->connect(*process.platform));
-  TRY_ASSIGN(process.guest,
-             snapshot::MachineGuest::create(*process.machine, *process.platform,
-                                            std::move(disks.layered), std::move(disks.described)));
+  process.console->connect(*process.platform);
   return {};
 }
 

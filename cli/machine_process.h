@@ -61,10 +61,9 @@ struct MachineProcess {
   ~MachineProcess();
 };
 
-// The machine exists, of a restored one the state is loaded: makes what does not depend on the
-// state. The console's descriptors and the disks are taken over.
+// The machine exists: makes its devices. The console's descriptors and the disks are taken over.
 base::Result<void> make_platform(MachineProcess& process, const RunOptions& options,
-                                 MachineDisks disks);
+                                 std::vector<virtio::Block::Options> disks);
 // The control socket, which may be impossible, before anything else: nobody can connect yet.
 base::Result<void> bind_socket(MachineProcess& process, const std::string& path);
 // From here on others get answers; they may ask since the socket listens, which is before the guest

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <cstdlib>
 
 #include "cli/clone_set.h"
@@ -19,6 +20,7 @@
 #include "vmm/base/log.h"
 #include "vmm/cpu_features.h"
 #include "vmm/layout.h"
+#include "vmm/machine_state.h"
 
 namespace cli {
 
@@ -33,25 +35,41 @@ constexpr uint64_t kRecordMs = 3000, kRecordQuietMs = 100;
 
 using SnapshotRef = std::shared_ptr<const snapshot::Snapshot>;
 
-// What a restore has done on another CPU while it reads the store and makes the machine:
+// Most of a restore is KVM's calls, each of which needs the one before. The rest goes on aside:
 //
-//   main thread   store, names ─┬─ KVM's memory ─ vCPUs, devices ─── state ─ guest runs
-//   aside         KVM's VM ─────┴─ KVM's CPUID ─ a page that the host writes ─ the guest's faults
+//   main thread   KVM's VM ─ (CPUID) ─┬─ KVM's memory ─ vCPUs ─┬─ devices ────┬─ state ─ guest runs
+//   aside         store, memory ──────┴─ CPUID, names, a page ─┴─ MachineState ┴─ guest's faults
 //
-// CPUID and the page only fill what is asked again where it is needed, where errors are heard.
+// CPUID, which the main thread asks for where the disk keeps it waiting, and the generation id's
+// page only fill what is asked again where it is needed, where errors are heard.
+
+// What the two threads tell each other beside their answers.
+struct Told {
+  std::atomic<bool> loaded = false;  // the snapshot: nothing more waits for the disk
+  std::string socket;                // the control socket's file; of the aside
+};
+
+// What the store says of the machine, and what is made of it at once.
+struct Source {
+  std::shared_ptr<snapshot::Store> store;
+  SnapshotRef from;
+  RunOptions options;
+  base::SectionReader sections;
+  std::shared_ptr<vmm::GuestMemory> memory;
+  std::unique_ptr<snapshot::Pager> pager;  // null: the memory is there, or will be
+};
+
+// What others see of the machine.
+struct Place {
+  VmName name;
+  base::UnixListener listener;
+  std::unique_ptr<snapshot::Branch> branch;
+  std::unique_ptr<GuestConsole> console;
+};
 
 // In a VM this takes as long as making the guest's memory.
 void learn_cpuid() {
   if (auto kvm = vmm::Kvm::open()) (void)kvm->supported_cpuid();
-}
-
-// Afterwards the generation id's page, and the index's way there, is in memory.
-void read_generation_id(const snapshot::Snapshot& from) {
-  const uint64_t page = vmm::layout::kGenerationId.gfn().value;  // of the first region of RAM
-  std::array<std::byte, snapshot::kPageBytes> content;
-  if (page < from.pages(snapshot::kRamSpace)) {
-    (void)from.read_page(snapshot::kRamSpace, page, content);
-  }
 }
 
 // What the snapshot says of the machine, with what the command line says of the host.
@@ -110,15 +128,15 @@ Result<RunOptions> merge(const RunOptions& saved, const RestoreOptions& asked) {
   return options;
 }
 
-// From here on `memory` has what the snapshot has, whoever touches it.
-Result<void> start_pager(MachineProcess& process, vmm::GuestMemory& memory, const SnapshotRef& from,
-                         const RestoreOptions& asked, base::Aside& aside) {
-  snapshot::Storage& storage = process.store->storage();
+// Has, when it begins, what the snapshot has, whoever touches the memory.
+Result<std::unique_ptr<snapshot::Pager>> make_pager(MachineProcess& process, Told& told,
+                                                    vmm::GuestMemory& memory,
+                                                    snapshot::Storage& storage,
+                                                    const SnapshotRef& from, bool paused) {
   snapshot::Pager::Options options;
-  options.aside = &aside;
   options.working_set = snapshot::load_working_set(storage, from->id(), memory.ram_pages());
   // A machine that waits for `minivmm resume` would tell what its restore touches, and no more.
-  if (options.working_set.empty() && !asked.paused) {
+  if (options.working_set.empty() && !paused) {
     options.record_ms = kRecordMs;
     options.record_quiet_ms = kRecordQuietMs;
     options.on_recorded = [&storage, id = from->id()](const std::vector<uint64_t>& pages) {
@@ -127,33 +145,71 @@ Result<void> start_pager(MachineProcess& process, vmm::GuestMemory& memory, cons
       }
     };
   }
-  options.on_damage = [&process, socket = process.listener->path()](const base::Error& error) {
+  options.on_damage = [&process, &told](const base::Error& error) {
     std::string text = "the snapshot cannot be restored: " + error.text();
     if (process.complete) {
       return process.machine->stop({vmm::StopReason::Kind::kError, 0, std::move(text)});
     }
     // The main thread may wait for the very page, and would for ever.
     base::log_error("{}", text);
-    ::unlink(socket.c_str());
+    ::unlink(told.socket.c_str());
     std::_Exit(kBadInput);
   };
-  TRY_ASSIGN(process.pager, snapshot::Pager::start(memory, from, std::move(options)));
-  return {};
+  return snapshot::Pager::create(memory, from, std::move(options));
 }
 
-// Everything that can be there before the guest's state is set.
-Result<void> prepare(MachineProcess& process, vmm::EmptyVm vm,
-                     std::shared_ptr<vmm::GuestMemory> memory, const SnapshotRef& from,
-                     const RunOptions& options, base::SectionReader& sections) {
-  TRY_ASSIGN(auto cpuid, vmm::take_cpuid(sections));
-  TRY_ASSIGN(process.machine,
-             vmm::Machine::create(
-                 std::move(vm), std::move(memory),
-                 {.cpus = options.cpus, .log_from_start = true, .cpuid = std::move(cpuid)}));
-  TRY(process.machine->load_state(sections));
-  TRY_ASSIGN(MachineDisks disks, open_restored_disks(options, *process.store, from, *process.branch,
-                                                     std::ref(process.disk_full)));
-  return make_platform(process, options, std::move(disks));
+Result<Source> open_source(const RestoreOptions& asked, MachineProcess& process, Told& told) {
+  std::shared_ptr<snapshot::Store> store = asked.store;
+  SnapshotRef from = asked.from;
+  if (from == nullptr) {
+    TRY_ASSIGN(store, snapshot::Store::open(asked.snapshot.store));
+    TRY_ASSIGN(snapshot::Id id, store->resolve(asked.snapshot.id_prefix));
+    TRY_ASSIGN(from, store->load(id));
+  }
+  told.loaded = true;
+  TRY_ASSIGN(RunOptions saved, parse_saved_config(from->manifest().config));
+  TRY_ASSIGN(RunOptions options, merge(saved, asked));
+  TRY_ASSIGN(base::SectionReader sections, from->sections());
+  TRY_ASSIGN(std::shared_ptr<vmm::GuestMemory> memory,
+             vmm::GuestMemory::create(options.memory_bytes, asked.memory));
+  TRY(snapshot::check_memory(*memory, *from));
+  std::unique_ptr<snapshot::Pager> pager;
+  if (asked.from == nullptr && !asked.eager) {
+    TRY_ASSIGN(pager, make_pager(process, told, *memory, store->storage(), from, asked.paused));
+  }
+  return Source{std::move(store),    std::move(from),   std::move(options),
+                std::move(sections), std::move(memory), std::move(pager)};
+}
+
+Result<Place> take_place(snapshot::Store& store, const SnapshotRef& from, const RunOptions& options,
+                         Foreground& foreground, Told& told) {
+  TRY_ASSIGN(std::string directory, prepare_runtime_dir());
+  TRY_ASSIGN(VmName name, VmName::claim(directory, options.name, options.api_socket));
+  TRY_ASSIGN(auto listener, base::UnixListener::bind(name.socket()));
+  TRY_ASSIGN(auto branch, snapshot::Branch::create(store, from, name.name()));
+  TRY_ASSIGN(auto console,
+             GuestConsole::create(options.console, [&foreground] { foreground.input_room(); }));
+  told.socket = name.socket();
+  return Place{std::move(name), std::move(listener), std::move(branch), std::move(console)};
+}
+
+// Afterwards the generation id's page, and the index's way there, is in memory.
+void read_generation_id(const snapshot::Snapshot& from) {
+  const uint64_t page = vmm::layout::kGenerationId.gfn().value;  // of the first region of RAM
+  std::array<std::byte, snapshot::kPageBytes> content;
+  if (page < from.pages(snapshot::kRamSpace)) {
+    (void)from.read_page(snapshot::kRamSpace, page, content);
+  }
+}
+
+// The generation id's page, which is written before the guest runs: who waits for it could do so
+// himself.
+Result<void> bring_generation_id(snapshot::Pager& pager, const vmm::GuestMemory& memory) {
+  auto page = memory.ram_page(vmm::layout::kGenerationId.gfn());
+  if (!page) return {};
+  auto brought = pager.bring_now(*page);
+  if (!brought) return std::unexpected(brought.error().with("the snapshot cannot be restored"));
+  return {};
 }
 
 Result<void> set_state(MachineProcess& process, base::SectionReader& sections,
@@ -164,67 +220,80 @@ Result<void> set_state(MachineProcess& process, base::SectionReader& sections,
   process.platform->thaw();
   TRY(restored);
   TRY(sections.finish());
-  if (process.pager) {
-    const vmm::Gfn gfn = vmm::layout::kGenerationId.gfn();
-    if (auto page = process.machine->memory().ram_page(gfn)) {
-      if (auto brought = process.pager->bring_now(*page); !brought) {
-        return std::unexpected(brought.error().with("the snapshot cannot be restored"));
-      }
-    }
-  }
   return process.platform->new_generation();
 }
 
 }  // namespace
 
 Result<int> restore_machine(const RestoreOptions& asked) {
-  TRY_ASSIGN(auto foreground, Foreground::create());
-  std::shared_ptr<snapshot::Store> store = asked.store;
-  SnapshotRef from = asked.from;
   // A clone has its snapshot, its memory and KVM's CPUID, and other clones want the other CPUs.
-  const bool is_clone = from != nullptr;
+  const bool is_clone = asked.from != nullptr;
+  std::unique_ptr<Foreground> foreground;
+  // Outlives the pager, of which the machine knows nothing.
+  std::shared_ptr<vmm::GuestMemory> memory;
+  std::optional<VmName> name;
+  Told told;
+  MachineProcess process;
   std::optional<base::Aside> aside;
   if (is_clone) {
     aside.emplace();
   } else {
     aside.emplace("restore-aside");
   }
-  auto vm = aside->ask(vmm::EmptyVm::create);
-  if (!is_clone) {
-    aside->post(learn_cpuid);
-    TRY_ASSIGN(store, snapshot::Store::open(asked.snapshot.store));
-    TRY_ASSIGN(snapshot::Id id, store->resolve(asked.snapshot.id_prefix));
-    TRY_ASSIGN(from, store->load(id));
-    aside->post([store, from] { read_generation_id(*from); });
+  auto source = aside->ask([&] { return open_source(asked, process, told); });
+  if (!is_clone) aside->post(learn_cpuid);
+  auto vm = vmm::EmptyVm::create();
+  TRY_ASSIGN(foreground, Foreground::create());
+  if (!told.loaded) {
+    if (vm) (void)vm->kvm.supported_cpuid();
+    aside->share_cpu();
   }
-  TRY_ASSIGN(RunOptions saved, parse_saved_config(from->manifest().config));
-  TRY_ASSIGN(RunOptions options, merge(saved, asked));
-  TRY_ASSIGN(std::string directory, prepare_runtime_dir());
-  TRY_ASSIGN(VmName name, VmName::claim(directory, options.name, options.api_socket));
-  options.name = name.name();
-  options.api_socket = name.socket();
-  // Outlives the pager, of which the machine knows nothing.
-  std::shared_ptr<vmm::GuestMemory> memory;
-  MachineProcess process;
-  TRY(bind_socket(process, options.api_socket));
-  process.store = std::move(store);
-  TRY_ASSIGN(process.branch, snapshot::Branch::create(*process.store, from, options.name));
-  TRY_ASSIGN(process.console,
-             GuestConsole::create(options.console, [&foreground] { foreground->input_room(); }));
-  TRY_ASSIGN(base::SectionReader sections, from->sections());
-  TRY_ASSIGN(memory, vmm::GuestMemory::create(options.memory_bytes, asked.memory));
-  TRY(snapshot::check_memory(*memory, *from));
-  if (!is_clone && !asked.eager) TRY(start_pager(process, *memory, from, asked, *aside));
-  aside->share_cpu();  // its answer is needed soon
-  TRY_ASSIGN(vmm::EmptyVm empty, vm.get());
+  TRY_ASSIGN(Source opened, source.get());
+  TRY_ASSIGN(vmm::EmptyVm empty, std::move(vm));
+  const SnapshotRef from = opened.from;
+  RunOptions options = std::move(opened.options);
+  memory = std::move(opened.memory);
+  process.store = std::move(opened.store);
+  process.pager = std::move(opened.pager);
+
+  auto place = aside->ask([&told, &foreground = *foreground, store = process.store, from, options] {
+    return take_place(*store, from, options, foreground, told);
+  });
+  if (!is_clone) aside->post([from] { read_generation_id(*from); });
+  TRY_ASSIGN(auto cpuid, vmm::take_cpuid(opened.sections));
+  TRY_ASSIGN(process.machine,
+             vmm::Machine::create(
+                 std::move(empty), memory,
+                 {.cpus = options.cpus, .log_from_start = true, .cpuid = std::move(cpuid)}));
+  // Of the next snapshot.
+  auto state =
+      aside->ask([&machine = *process.machine] { return vmm::MachineState::prepare(machine); });
+  TRY(process.machine->load_state(opened.sections));
+  TRY_ASSIGN(Place taken, place.get());
+  name.emplace(std::move(taken.name));
+  options.name = name->name();
+  options.api_socket = name->socket();
+  process.listener.emplace(std::move(taken.listener));
+  process.branch = std::move(taken.branch);
+  process.console = std::move(taken.console);
+  TRY_ASSIGN(MachineDisks disks, open_restored_disks(options, *process.store, from, *process.branch,
+                                                     std::ref(process.disk_full)));
+  TRY(make_platform(process, options, std::move(disks.devices)));
+  if (process.pager) TRY(bring_generation_id(*process.pager, *memory));
+  TRY_ASSIGN(auto prepared, state.get());
+  process.guest = std::make_unique<snapshot::MachineGuest>(
+      *process.machine, *process.platform, std::move(disks.layered), std::move(disks.described),
+      std::move(prepared));
+
+  // KVM writes to the guest's memory when it is given the state.
+  if (process.pager) TRY(process.pager->begin(&*aside));
   aside.reset();
   if (!is_clone && asked.eager) TRY(snapshot::fill_memory(*memory, *process.store, *from));
-  TRY(prepare(process, std::move(empty), memory, from, options, sections));
   if (asked.link != nullptr) {
     TRY_ASSIGN(bool wanted, asked.link->wait_to_begin(*foreground));
     if (!wanted) return kSuccess;
   }
-  TRY(set_state(process, sections, asked.clock));
+  TRY(set_state(process, opened.sections, asked.clock));
   TRY(process.listener->listen());  // which may fail: before the guest runs
   process.complete = true;
   if (asked.paused) {

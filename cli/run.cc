@@ -36,14 +36,17 @@ Result<void> assemble(MachineProcess& process, const RunOptions& options, Foregr
   }
   TRY_ASSIGN(MachineDisks disks,
              open_disks(options, process.store.get(), std::ref(process.disk_full)));
-  TRY(make_platform(process, options, std::move(disks)));
+  TRY(make_platform(process, options, std::move(disks.devices)));
+  TRY_ASSIGN(process.guest,
+             snapshot::MachineGuest::create(*process.machine, *process.platform,
+                                            std::move(disks.layered), std::move(disks.described)));
   return load_guest(*process.machine, options);
 }
 
 }  // namespace
 
 Result<int> run_machine(const RunOptions& asked) {
-  // First of all: it blocks the signals it waits for, and threads inherit the mask.
+  // First of all: it blocks the signals it waits for.
   TRY_ASSIGN(auto foreground, Foreground::create());
   TRY_ASSIGN(std::string directory, prepare_runtime_dir());
   TRY_ASSIGN(VmName name, VmName::claim(directory, asked.name, asked.api_socket));

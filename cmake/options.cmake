@@ -31,7 +31,8 @@ endif()
 # not made for that.
 function(minivmm_link_static target)
   if(NOT MINIVMM_SANITIZE AND NOT MINIVMM_FUZZ)
-    target_link_options(${target} PRIVATE -static-pie)
+    # Relocations packed: less of the program is read before it starts.
+    target_link_options(${target} PRIVATE -static-pie -Wl,-z,pack-relative-relocs)
   endif()
 endfunction()
 

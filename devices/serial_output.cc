@@ -33,14 +33,13 @@ base::Result<base::Fd> nonblocking_copy(int fd, const struct stat& status) {
 
 }  // namespace
 
-base::Result<std::unique_ptr<SerialOutput>> SerialOutput::create(Serial& serial, int fd) {
+base::Result<SerialOutput::Target> SerialOutput::open(int fd) {
   struct stat status;
   if (fstat(fd, &status) < 0) {
     return base::fail_errno(fmt::format("serial output to descriptor {}", fd));
   }
   TRY_ASSIGN(base::Fd copy, nonblocking_copy(fd, status));
-  return std::unique_ptr<SerialOutput>(
-      new SerialOutput(serial, std::move(copy), S_ISSOCK(status.st_mode)));
+  return Target{std::move(copy), S_ISSOCK(status.st_mode)};
 }
 
 base::Result<void> SerialOutput::begin() {
@@ -49,13 +48,14 @@ base::Result<void> SerialOutput::begin() {
 }
 
 base::Result<std::unique_ptr<SerialOutput>> SerialOutput::start(Serial& serial, int fd) {
-  TRY_ASSIGN(auto output, create(serial, fd));
+  TRY_ASSIGN(Target target, open(fd));
+  auto output = std::make_unique<SerialOutput>(serial, std::move(target));
   TRY(output->begin());
   return output;
 }
 
-SerialOutput::SerialOutput(Serial& serial, base::Fd fd, bool socket)
-    : serial_(serial), fd_(std::move(fd)), socket_(socket) {
+SerialOutput::SerialOutput(Serial& serial, Target target)
+    : serial_(serial), target_(std::move(target)) {
   serial_.set_output_listener([this] { wake(); });
 }
 
@@ -103,8 +103,9 @@ void SerialOutput::write_out() {
   std::span<const uint8_t> rest = chunk_;
   while (!rest.empty() && !broken_) {
     size_t size = std::min(rest.size(), kMaxWrite);
-    ssize_t written = socket_ ? send(fd_.get(), rest.data(), size, MSG_DONTWAIT | MSG_NOSIGNAL)
-                              : ::write(fd_.get(), rest.data(), size);
+    ssize_t written = target_.socket
+                          ? send(target_.fd.get(), rest.data(), size, MSG_DONTWAIT | MSG_NOSIGNAL)
+                          : ::write(target_.fd.get(), rest.data(), size);
     if (written > 0) {
       rest = rest.subspan(static_cast<size_t>(written));
     } else if (written < 0 && errno == EAGAIN) {
@@ -120,7 +121,7 @@ bool SerialOutput::wait_writable() {
   constexpr int kSliceMs = 50;
   int waited_ms = 0;
   while (true) {
-    pollfd writable{.fd = fd_.get(), .events = POLLOUT, .revents = 0};
+    pollfd writable{.fd = target_.fd.get(), .events = POLLOUT, .revents = 0};
     if (poll(&writable, 1, kSliceMs) > 0) return true;
     std::scoped_lock lock(mutex_);
     if (stopping_) waited_ms += kSliceMs;

@@ -24,24 +24,29 @@ class SerialOutput {
   // How long the destructor waits for a reader that takes nothing.
   static constexpr std::chrono::milliseconds kStopTimeout{1000};
 
-  // Writes to a duplicate of `fd`, from begin() on. `serial` must outlive this.
-  static base::Result<std::unique_ptr<SerialOutput>> create(Serial& serial, int fd);
+  // Where it goes: a descriptor of its own for the file of another.
+  struct Target {
+    base::Fd fd;
+    bool socket = false;
+  };
+  static base::Result<Target> open(int fd);
+
+  // Writes from begin() on. `serial` must outlive this.
+  SerialOutput(Serial& serial, Target target);
   base::Result<void> begin();
-  // Both.
+  // All of it.
   static base::Result<std::unique_ptr<SerialOutput>> start(Serial& serial, int fd);
   // Writes out what the guest has sent so far, then stops.
   ~SerialOutput();
 
  private:
-  SerialOutput(Serial& serial, base::Fd fd, bool socket);
   void wake();
   void loop();
   void write_out();
   bool wait_writable();
 
   Serial& serial_;
-  base::Fd fd_;
-  bool socket_;
+  Target target_;
   bool broken_ = false;  // nobody reads any more: output is thrown away
   std::vector<uint8_t> chunk_;
   std::mutex mutex_;  // guards the two below

@@ -29,8 +29,8 @@ Result<std::unique_ptr<MachineGuest>> MachineGuest::create(vmm::Machine& machine
                                                            std::vector<LayeredDisk*> disks,
                                                            std::vector<Disk> described) {
   TRY_ASSIGN(auto state, vmm::MachineState::prepare(machine));
-  return std::unique_ptr<MachineGuest>(new MachineGuest(machine, platform, std::move(disks),
-                                                        std::move(described), std::move(state)));
+  return std::make_unique<MachineGuest>(machine, platform, std::move(disks), std::move(described),
+                                        std::move(state));
 }
 
 MachineGuest::MachineGuest(vmm::Machine& machine, devices::Platform& platform,

@@ -23,6 +23,9 @@ class MachineGuest final : public LiveGuest {
  public:
   // `disks` by number; null: one that is not layered, of which there can be no snapshot.
   // `described`: as the manifest has them.
+  MachineGuest(vmm::Machine& machine, devices::Platform& platform, std::vector<LayeredDisk*> disks,
+               std::vector<Disk> described, std::unique_ptr<vmm::MachineState> state);
+  // Makes the state as well.
   static base::Result<std::unique_ptr<MachineGuest>> create(vmm::Machine& machine,
                                                             devices::Platform& platform,
                                                             std::vector<LayeredDisk*> disks,
@@ -54,9 +57,6 @@ class MachineGuest final : public LiveGuest {
   SnapshotNotes notes() const override;
 
  private:
-  MachineGuest(vmm::Machine& machine, devices::Platform& platform, std::vector<LayeredDisk*> disks,
-               std::vector<Disk> described, std::unique_ptr<vmm::MachineState> state);
-
   vmm::Machine& machine_;
   devices::Platform& platform_;
   std::vector<LayeredDisk*> disks_;

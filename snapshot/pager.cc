@@ -41,9 +41,9 @@ bool side_by_side(const PageEntry& a, const PageEntry& b) {
 }
 }  // namespace
 
-Result<std::unique_ptr<Pager>> Pager::start(vmm::GuestMemory& memory,
-                                            std::shared_ptr<const Snapshot> snapshot,
-                                            Options options) {
+Result<std::unique_ptr<Pager>> Pager::create(vmm::GuestMemory& memory,
+                                             std::shared_ptr<const Snapshot> snapshot,
+                                             Options options) {
   TRY_ASSIGN(Userfault userfault, Userfault::create());
   TRY_ASSIGN(base::EventFd stop, base::EventFd::create());
   for (const vmm::GuestMemory::Region& region : memory.regions()) {
@@ -52,11 +52,14 @@ Result<std::unique_ptr<Pager>> Pager::start(vmm::GuestMemory& memory,
   std::unique_ptr<Pager> pager(new Pager(memory, std::move(snapshot), std::move(options),
                                          std::move(userfault), std::move(stop)));
   TRY_ASSIGN(pager->around_, base::Mapping::anonymous(2 * kAroundPages * kPageBytes));
-  auto serve = [raw = pager.get()] { raw->serve_faults(); };
-  base::Aside* aside = pager->options_.aside;
-  TRY_ASSIGN(pager->faults_, aside != nullptr ? aside->hand_over("pager", serve)
-                                              : base::start_thread("pager", serve));
   return pager;
+}
+
+Result<void> Pager::begin(base::Aside* aside) {
+  auto serve = [this] { serve_faults(); };
+  TRY_ASSIGN(faults_, aside != nullptr ? aside->hand_over("pager", serve)
+                                       : base::start_thread("pager", serve));
+  return {};
 }
 
 Result<void> Pager::bring_now(uint64_t page) {

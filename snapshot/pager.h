@@ -46,8 +46,6 @@ class Pager {
     uint64_t record_quiet_ms = 0;
     // Then: what it was, in the order of first touch; pages that came with others after those.
     std::function<void(std::vector<uint64_t> pages)> on_recorded = {};
-    // Whose thread becomes the fault thread; null: one is made. Not needed afterwards.
-    base::Aside* aside = nullptr;
   };
   struct Counters {
     std::atomic<uint64_t> faults = 0;      // pages somebody waited for
@@ -56,10 +54,12 @@ class Pager {
     std::atomic<uint64_t> huge = 0;        // of those: huge pages
   };
 
-  // Serves who waits from now on.
-  static base::Result<std::unique_ptr<Pager>> start(vmm::GuestMemory& memory,
-                                                    std::shared_ptr<const Snapshot> snapshot,
-                                                    Options options);
+  // Who touches the memory, of which nothing is there, waits from now on.
+  static base::Result<std::unique_ptr<Pager>> create(vmm::GuestMemory& memory,
+                                                     std::shared_ptr<const Snapshot> snapshot,
+                                                     Options options);
+  // Serves who waits, on a thread that is made, or on that of `aside`. Once.
+  base::Result<void> begin(base::Aside* aside = nullptr);
   ~Pager();
 
   // Brings a RAM page on the caller's thread: who is about to touch it need not wait for another

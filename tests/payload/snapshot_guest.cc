@@ -78,7 +78,8 @@ void SnapshotPayloadTest::restore_lazily(const Id& id, Pager::Options options) {
   options.on_damage = end_test;
   auto fill = [&](vmm::GuestMemory& memory) -> base::Result<std::shared_ptr<void>> {
     TRY(snapshot::check_memory(memory, *from));
-    TRY_ASSIGN(pager_, Pager::start(memory, from, std::move(options)));
+    TRY_ASSIGN(pager_, Pager::create(memory, from, std::move(options)));
+    TRY(pager_->begin());
     TRY(pager_->bring_ahead());
     return pager_;
   };
@@ -139,7 +140,8 @@ void SnapshotPayloadTest::expect_stored(const Id& id, const std::vector<std::byt
   }
 
   auto lazy = value_of(vmm::GuestMemory::create(memory.size()));
-  auto pager = value_of(Pager::start(*lazy, snapshot, {.on_damage = end_test}));
+  auto pager = value_of(Pager::create(*lazy, snapshot, {.on_damage = end_test}));
+  ASSERT_TRUE(pager->begin());
   ASSERT_TRUE(pager->bring_ahead());
   std::ranges::shuffle(numbers, std::mt19937_64(id.low));
   for (uint64_t number : numbers) {

@@ -48,9 +48,10 @@ class PagerHugeTest : public testing::Test {
         std::abort();
       };
     }
-    auto pager = Pager::start(*memory_, snapshot_, std::move(options));
+    auto pager = Pager::create(*memory_, snapshot_, std::move(options));
     ASSERT_TRUE(pager) << pager.error().text();
     pager_ = std::move(*pager);
+    ASSERT_TRUE(pager_->begin());
   }
   bool is_page(uint64_t number) const {
     std::string_view page(reinterpret_cast<const char*>(memory_->host(number)), kPageBytes);

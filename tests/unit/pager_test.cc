@@ -45,7 +45,7 @@ class PagerTest : public testing::Test {
   }
   void TearDown() override { pager_.reset(); }
 
-  void start(Pager::Options options = {}, bool ahead = true) {
+  void start(Pager::Options options = {}, bool ahead = true, base::Aside* aside = nullptr) {
     if (!options.on_damage) {
       // Whoever waits for a page would wait for ever.
       options.on_damage = [](base::Error error) {
@@ -53,9 +53,10 @@ class PagerTest : public testing::Test {
         std::abort();
       };
     }
-    auto pager = Pager::start(*memory_, store_.load(id_), std::move(options));
+    auto pager = Pager::create(*memory_, store_.load(id_), std::move(options));
     ASSERT_TRUE(pager) << pager.error().text();
     pager_ = std::move(*pager);
+    ASSERT_TRUE(pager_->begin(aside));
     if (ahead) {
       ASSERT_TRUE(pager_->bring_ahead());
     }
@@ -157,9 +158,10 @@ TEST_F(PagerTest, WhatIsBroughtNowIsWaitedForByNobody) {
 TEST_F(PagerTest, WhoWaitsForAPageDoesNotWaitForTheReader) {
   test::Gate gate("pager-ahead");
   auto store = *Store::open(test::gate_reads(*open_storage(store_.path()), gate));
-  auto pager = Pager::start(*memory_, *store->load(id_), {.on_damage = [](const base::Error&) {}});
+  auto pager = Pager::create(*memory_, *store->load(id_), {.on_damage = [](const base::Error&) {}});
   ASSERT_TRUE(pager) << pager.error().text();
   pager_ = std::move(*pager);
+  ASSERT_TRUE(pager_->begin());
   ASSERT_TRUE(pager_->bring_ahead());
   bool reads = gate.wait_for_thread();
   auto all = std::async(std::launch::async, [&] {
@@ -237,7 +239,7 @@ TEST_F(PagerTest, ItServesOnAThreadThatDidSomethingElseBefore) {
     before = std::this_thread::get_id();
     go_on.wait(false);
   });
-  start({.aside = &*aside}, false);
+  start({}, false, &*aside);
   aside.reset();  // it is the pager's by now, and still at work
   go_on = true;
   go_on.notify_one();
@@ -246,11 +248,23 @@ TEST_F(PagerTest, ItServesOnAThreadThatDidSomethingElseBefore) {
   EXPECT_EQ(pager_->counters().faults, 2u);
 }
 
+TEST_F(PagerTest, WhatIsTouchedBeforeItBeginsWaits) {
+  auto pager = Pager::create(*memory_, store_.load(id_), {.on_damage = [](const base::Error&) {}});
+  ASSERT_TRUE(pager) << pager.error().text();
+  pager_ = std::move(*pager);
+  ASSERT_TRUE(pager_->bring_now(14));  // which needs nobody
+  expect_page(14);
+  auto touch = std::async(std::launch::async, [&] { expect_page(3000); });
+  EXPECT_EQ(touch.wait_for(std::chrono::milliseconds(50)), std::future_status::timeout);
+  ASSERT_TRUE(pager_->begin());
+  touch.get();
+}
+
 TEST_F(PagerTest, ItEndsWhereItsThreadNeverCameToServe) {
   std::atomic<bool> go_on = false;
   base::Aside aside("aside");
   aside.post([&] { go_on.wait(false); });
-  start({.aside = &aside}, false);
+  start({}, false, &aside);
   std::jthread later([&] {
     go_on = true;
     go_on.notify_one();
