@@ -43,7 +43,7 @@ Result<void> GuestConsole::create_pipe() {
   input_ = base::Fd(ends[1]);
   TRY_ASSIGN(base::Fd output, nonblocking_stdout());
   descriptors_ = {std::move(guest_end), std::move(output)};
-  TRY_ASSIGN(waker_, base::EventLoop::create("console-input"));
+  TRY_ASSIGN(waker_, base::EventLoop::create_idle("console-input"));
   return {};
 }
 
@@ -58,9 +58,10 @@ void GuestConsole::connect(devices::Platform& platform) {
   output_ = std::make_unique<devices::SerialOutput>(*serial_, std::move(target_));
 }
 
-Result<void> GuestConsole::begin_output() {
-  if (!output_) return {};
-  return output_->begin();
+Result<void> GuestConsole::begin() {
+  if (output_) TRY(output_->begin());
+  if (waker_) TRY(waker_->begin());
+  return {};
 }
 
 size_t GuestConsole::push(std::span<const uint8_t> bytes) {

@@ -27,9 +27,10 @@ class GuestConsole {
   // The virtio console's ends, once; none for another kind.
   std::optional<devices::PlatformConfig::Console> take_descriptors();
   // Once; `platform` outlives this object. Output of a serial port waits there until
-  // begin_output().
+  // begin().
   void connect(devices::Platform& platform);
-  base::Result<void> begin_output();
+  // Starts the threads. Nothing is pushed before.
+  base::Result<void> begin();
 
   bool takes_input() const { return kind_ != ConsoleKind::kNone; }
   // Gives the guest as many bytes as there is room for and returns how many.

@@ -131,9 +131,9 @@ Result<void> bind_socket(MachineProcess& process, const std::string& path) {
 Result<void> serve(MachineProcess& process, const RunOptions& options) {
   TRY(start_snapshots(process, options));
   TRY(process.platform->begin());
-  TRY(process.console->begin_output());
+  TRY(process.console->begin());
   TRY(process.snapshots->begin());
-  if (process.pager) TRY(process.pager->bring_ahead());
+  if (process.pager) TRY(process.pager->bring_ahead(process.pages_ahead));
   process.target = std::make_unique<RunningMachine>(options, *process.machine, *process.platform,
                                                     *process.snapshots);
   TRY_ASSIGN(process.server, ControlServer::start(std::move(*process.listener), *process.target));

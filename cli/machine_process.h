@@ -48,7 +48,8 @@ struct MachineProcess {
   std::unique_ptr<snapshot::Branch> branch;
   std::unique_ptr<devices::Platform> platform;
   std::unique_ptr<snapshot::Pager> pager;
-  std::unique_ptr<snapshot::MachineGuest> guest;  // until serve() hands it on
+  std::function<snapshot::Pager::Ahead()> pages_ahead;  // of the pager's, asked for on its thread
+  std::unique_ptr<snapshot::MachineGuest> guest;        // until serve() hands it on
   std::unique_ptr<snapshot::SnapshotService> snapshots;
   // Bound, until serve() hands it on.
   std::optional<base::UnixListener> listener;

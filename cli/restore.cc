@@ -131,21 +131,8 @@ Result<RunOptions> merge(const RunOptions& saved, const RestoreOptions& asked) {
 // Has, when it begins, what the snapshot has, whoever touches the memory.
 Result<std::unique_ptr<snapshot::Pager>> make_pager(MachineProcess& process, Told& told,
                                                     vmm::GuestMemory& memory,
-                                                    snapshot::Storage& storage,
-                                                    const SnapshotRef& from, bool paused) {
-  snapshot::Pager::Options options;
-  options.working_set = snapshot::load_working_set(storage, from->id(), memory.ram_pages());
-  // A machine that waits for `minivmm resume` would tell what its restore touches, and no more.
-  if (options.working_set.empty() && !paused) {
-    options.record_ms = kRecordMs;
-    options.record_quiet_ms = kRecordQuietMs;
-    options.on_recorded = [&storage, id = from->id()](const std::vector<uint64_t>& pages) {
-      if (auto saved = snapshot::save_working_set(storage, id, pages); !saved) {
-        base::log_debug("the working set is not kept: {}", saved.error().text());
-      }
-    };
-  }
-  options.on_damage = [&process, &told](const base::Error& error) {
+                                                    const SnapshotRef& from) {
+  return snapshot::Pager::create(memory, from, [&process, &told](const base::Error& error) {
     std::string text = "the snapshot cannot be restored: " + error.text();
     if (process.complete) {
       return process.machine->stop({vmm::StopReason::Kind::kError, 0, std::move(text)});
@@ -154,8 +141,24 @@ Result<std::unique_ptr<snapshot::Pager>> make_pager(MachineProcess& process, Tol
     base::log_error("{}", text);
     ::unlink(told.socket.c_str());
     std::_Exit(kBadInput);
+  });
+}
+
+// What the pager brings before anybody waits for it: the working set, where it is known.
+snapshot::Pager::Ahead pages_ahead(snapshot::Storage& storage, const snapshot::Id& id,
+                                   uint64_t ram_pages, bool paused) {
+  snapshot::Pager::Ahead ahead;
+  ahead.working_set = snapshot::load_working_set(storage, id, ram_pages);
+  // A machine that waits for `minivmm resume` would tell what its restore touches, and no more.
+  if (!ahead.working_set.empty() || paused) return ahead;
+  ahead.record_ms = kRecordMs;
+  ahead.record_quiet_ms = kRecordQuietMs;
+  ahead.on_recorded = [&storage, id](const std::vector<uint64_t>& pages) {
+    if (auto saved = snapshot::save_working_set(storage, id, pages); !saved) {
+      base::log_debug("the working set is not kept: {}", saved.error().text());
+    }
   };
-  return snapshot::Pager::create(memory, from, std::move(options));
+  return ahead;
 }
 
 Result<Source> open_source(const RestoreOptions& asked, MachineProcess& process, Told& told) {
@@ -175,7 +178,7 @@ Result<Source> open_source(const RestoreOptions& asked, MachineProcess& process,
   TRY(snapshot::check_memory(*memory, *from));
   std::unique_ptr<snapshot::Pager> pager;
   if (asked.from == nullptr && !asked.eager) {
-    TRY_ASSIGN(pager, make_pager(process, told, *memory, store->storage(), from, asked.paused));
+    TRY_ASSIGN(pager, make_pager(process, told, *memory, from));
   }
   return Source{std::move(store),    std::move(from),   std::move(options),
                 std::move(sections), std::move(memory), std::move(pager)};
@@ -228,7 +231,7 @@ Result<void> set_state(MachineProcess& process, base::SectionReader& sections,
 Result<int> restore_machine(const RestoreOptions& asked) {
   // A clone has its snapshot, its memory and KVM's CPUID, and other clones want the other CPUs.
   const bool is_clone = asked.from != nullptr;
-  std::unique_ptr<Foreground> foreground;
+  TRY_ASSIGN(auto foreground, Foreground::create());
   // Outlives the pager, of which the machine knows nothing.
   std::shared_ptr<vmm::GuestMemory> memory;
   std::optional<VmName> name;
@@ -243,18 +246,17 @@ Result<int> restore_machine(const RestoreOptions& asked) {
   auto source = aside->ask([&] { return open_source(asked, process, told); });
   if (!is_clone) aside->post(learn_cpuid);
   auto vm = vmm::EmptyVm::create();
-  TRY_ASSIGN(foreground, Foreground::create());
-  if (!told.loaded) {
-    if (vm) (void)vm->kvm.supported_cpuid();
-    aside->share_cpu();
-  }
-  TRY_ASSIGN(Source opened, source.get());
+  if (vm && !told.loaded) (void)vm->kvm.supported_cpuid();
+  TRY_ASSIGN(Source opened, aside->get(source));
   TRY_ASSIGN(vmm::EmptyVm empty, std::move(vm));
   const SnapshotRef from = opened.from;
   RunOptions options = std::move(opened.options);
   memory = std::move(opened.memory);
   process.store = std::move(opened.store);
   process.pager = std::move(opened.pager);
+  process.pages_ahead = [&storage = process.store->storage(), id = from->id(),
+                         pages = memory->ram_pages(),
+                         paused = asked.paused] { return pages_ahead(storage, id, pages, paused); };
 
   auto place = aside->ask([&told, &foreground = *foreground, store = process.store, from, options] {
     return take_place(*store, from, options, foreground, told);
@@ -265,22 +267,23 @@ Result<int> restore_machine(const RestoreOptions& asked) {
              vmm::Machine::create(
                  std::move(empty), memory,
                  {.cpus = options.cpus, .log_from_start = true, .cpuid = std::move(cpuid)}));
-  // Of the next snapshot.
+  // Where the next snapshot's will be.
   auto state =
       aside->ask([&machine = *process.machine] { return vmm::MachineState::prepare(machine); });
   TRY(process.machine->load_state(opened.sections));
-  TRY_ASSIGN(Place taken, place.get());
+  TRY_ASSIGN(Place taken, aside->get(place));
   name.emplace(std::move(taken.name));
   options.name = name->name();
   options.api_socket = name->socket();
   process.listener.emplace(std::move(taken.listener));
   process.branch = std::move(taken.branch);
   process.console = std::move(taken.console);
+  if (!is_clone && asked.eager) TRY(snapshot::fill_memory(*memory, *process.store, *from));
   TRY_ASSIGN(MachineDisks disks, open_restored_disks(options, *process.store, from, *process.branch,
                                                      std::ref(process.disk_full)));
   TRY(make_platform(process, options, std::move(disks.devices)));
   if (process.pager) TRY(bring_generation_id(*process.pager, *memory));
-  TRY_ASSIGN(auto prepared, state.get());
+  TRY_ASSIGN(auto prepared, aside->get(state));
   process.guest = std::make_unique<snapshot::MachineGuest>(
       *process.machine, *process.platform, std::move(disks.layered), std::move(disks.described),
       std::move(prepared));
@@ -288,7 +291,6 @@ Result<int> restore_machine(const RestoreOptions& asked) {
   // KVM writes to the guest's memory when it is given the state.
   if (process.pager) TRY(process.pager->begin(&*aside));
   aside.reset();
-  if (!is_clone && asked.eager) TRY(snapshot::fill_memory(*memory, *process.store, *from));
   if (asked.link != nullptr) {
     TRY_ASSIGN(bool wanted, asked.link->wait_to_begin(*foreground));
     if (!wanted) return kSuccess;

@@ -27,12 +27,24 @@ if(MINIVMM_SANITIZE AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     -Wno-maybe-uninitialized -Wno-array-bounds -Wno-stringop-overflow -Wno-restrict -Wno-tsan)
 endif()
 
+# Relocations packed: less of a program is read before it starts. They need a C library that knows
+# them (2.36), also where it is linked statically, which the linker does not check.
+include(CheckCXXSourceCompiles)
+set(CMAKE_REQUIRED_LINK_OPTIONS -Wl,-z,pack-relative-relocs)
+check_cxx_source_compiles("
+#include <features.h>
+#if !__GLIBC_PREREQ(2, 36)
+#error
+#endif
+int main() { return 0; }" MINIVMM_PACKS_RELOCATIONS)
+unset(CMAKE_REQUIRED_LINK_OPTIONS)
+
 # A program that runs on any Linux, and starts without the dynamic linker. The sanitizers' runtimes are
 # not made for that.
 function(minivmm_link_static target)
   if(NOT MINIVMM_SANITIZE AND NOT MINIVMM_FUZZ)
-    # Relocations packed: less of the program is read before it starts.
-    target_link_options(${target} PRIVATE -static-pie -Wl,-z,pack-relative-relocs)
+    target_link_options(${target} PRIVATE -static-pie
+      $<$<BOOL:${MINIVMM_PACKS_RELOCATIONS}>:-Wl,-z,pack-relative-relocs>)
   endif()
 endfunction()
 

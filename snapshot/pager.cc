@@ -43,13 +43,13 @@ bool side_by_side(const PageEntry& a, const PageEntry& b) {
 
 Result<std::unique_ptr<Pager>> Pager::create(vmm::GuestMemory& memory,
                                              std::shared_ptr<const Snapshot> snapshot,
-                                             Options options) {
+                                             std::function<void(base::Error)> on_damage) {
   TRY_ASSIGN(Userfault userfault, Userfault::create());
   TRY_ASSIGN(base::EventFd stop, base::EventFd::create());
   for (const vmm::GuestMemory::Region& region : memory.regions()) {
     TRY(userfault.watch(region.host, region.size));
   }
-  std::unique_ptr<Pager> pager(new Pager(memory, std::move(snapshot), std::move(options),
+  std::unique_ptr<Pager> pager(new Pager(memory, std::move(snapshot), std::move(on_damage),
                                          std::move(userfault), std::move(stop)));
   TRY_ASSIGN(pager->around_, base::Mapping::anonymous(2 * kAroundPages * kPageBytes));
   return pager;
@@ -68,16 +68,18 @@ Result<void> Pager::bring_now(uint64_t page) {
   return bring_run(std::span(&entry, 1));
 }
 
-Result<void> Pager::bring_ahead() {
-  TRY_ASSIGN(background_, base::start_thread("pager-ahead", [this] { bring_rest(); }));
+Result<void> Pager::bring_ahead(std::function<Ahead()> ahead) {
+  TRY_ASSIGN(background_, base::start_thread("pager-ahead", [this, ahead = std::move(ahead)] {
+               bring_rest(ahead ? ahead() : Ahead());
+             }));
   return {};
 }
 
-Pager::Pager(vmm::GuestMemory& memory, std::shared_ptr<const Snapshot> snapshot, Options options,
-             Userfault userfault, base::EventFd stop)
+Pager::Pager(vmm::GuestMemory& memory, std::shared_ptr<const Snapshot> snapshot,
+             std::function<void(base::Error)> on_damage, Userfault userfault, base::EventFd stop)
     : memory_(memory),
       snapshot_(std::move(snapshot)),
-      options_(std::move(options)),
+      on_damage_(std::move(on_damage)),
       userfault_(std::move(userfault)),
       stop_(std::move(stop)),
       done_(make_page_bits(memory.ram_pages())),
@@ -112,7 +114,7 @@ void Pager::give_up(base::Error error) {
     gave_up_ = true;
   }
   changed_.notify_all();
-  options_.on_damage(std::move(error));
+  on_damage_(std::move(error));
 }
 
 // --- what somebody waits for ---
@@ -270,8 +272,8 @@ Result<void> Pager::place(std::span<const Filled> pages) {
 
 // --- what nobody waits for yet ---
 
-void Pager::bring_rest() {
-  if (auto brought = bring_all(); !brought) {
+void Pager::bring_rest(const Ahead& ahead) {
+  if (auto brought = bring_all(ahead); !brought) {
     if (!stopping_) give_up(brought.error());
     return;
   }
@@ -293,10 +295,10 @@ void Pager::bring_rest() {
   changed_.notify_all();
 }
 
-Result<void> Pager::bring_all() {
+Result<void> Pager::bring_all(const Ahead& ahead) {
   huge_.emplace(memory_);
-  TRY(bring_working_set());
-  if (options_.record_ms > 0) record_working_set();
+  TRY(bring_working_set(ahead.working_set));
+  if (ahead.record_ms > 0) record_working_set(ahead);
   std::vector<PageEntry> rest;
   std::vector<PageEntry> some(HugePages::kPages);
   uint64_t pages = memory_.ram_pages();
@@ -313,14 +315,14 @@ Result<void> Pager::bring_all() {
   return bring(rest, false);
 }
 
-Result<void> Pager::bring_working_set() {
+Result<void> Pager::bring_working_set(const std::vector<uint64_t>& set) {
   uint64_t pages = memory_.ram_pages();
   // By number of huge page: those of the set that are in it, until it is asked for whole.
   std::unordered_map<uint64_t, size_t> count;
-  for (uint64_t page : options_.working_set) ++count[page / HugePages::kPages];
+  for (uint64_t page : set) ++count[page / HugePages::kPages];
   std::unordered_set<uint64_t> whole;
   std::vector<PageEntry> single;
-  for (uint64_t page : options_.working_set) {
+  for (uint64_t page : set) {
     if (page >= pages) continue;
     uint64_t huge = page / HugePages::kPages;
     if (auto first = count.extract(huge); first && first.mapped() >= kHugeContent) {
@@ -336,16 +338,16 @@ Result<void> Pager::bring_working_set() {
   return bring(single, true);
 }
 
-void Pager::record_working_set() {
-  uint64_t step = options_.record_quiet_ms > 0 ? options_.record_quiet_ms : options_.record_ms;
+void Pager::record_working_set(const Ahead& ahead) {
+  uint64_t step = ahead.record_quiet_ms > 0 ? ahead.record_quiet_ms : ahead.record_ms;
   std::unique_lock lock(mutex_);
-  for (uint64_t waited = 0, seen = UINT64_MAX; waited < options_.record_ms; waited += step) {
+  for (uint64_t waited = 0, seen = UINT64_MAX; waited < ahead.record_ms; waited += step) {
     if (std::exchange(seen, touched_.size()) == touched_.size()) break;
     changed_.wait_for(lock, std::chrono::milliseconds(step), [this] { return stopping_.load(); });
     if (stopping_) return;
   }
   lock.unlock();
-  if (options_.on_recorded) options_.on_recorded(touched());
+  if (ahead.on_recorded) ahead.on_recorded(touched());
 }
 
 Result<void> Pager::bring(std::span<PageEntry> entries, bool keep_order) {

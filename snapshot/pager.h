@@ -36,11 +36,11 @@ namespace snapshot {
 
 class Pager {
  public:
-  struct Options {
-    std::vector<uint64_t> working_set = {};  // RAM pages, in the order of their first touch
-    // Called once, on a thread of the pager's: the machine cannot go on.
-    std::function<void(base::Error)> on_damage = {};
-    // Where no working set is known: for so long only faults are served, so that they tell it,
+  // What nobody waits for.
+  struct Ahead {
+    // First of all: RAM pages, in the order of their first touch.
+    std::vector<uint64_t> working_set = {};
+    // Then for so long only faults are served, so that they tell what the working set is,
     uint64_t record_ms = 0;
     // or until nobody has waited for a page for so long (0: that does not end it).
     uint64_t record_quiet_ms = 0;
@@ -54,10 +54,11 @@ class Pager {
     std::atomic<uint64_t> huge = 0;        // of those: huge pages
   };
 
-  // Who touches the memory, of which nothing is there, waits from now on.
+  // Who touches the memory, of which nothing is there, waits from now on. `on_damage` is called
+  // once, on a thread of the pager's: the machine cannot go on.
   static base::Result<std::unique_ptr<Pager>> create(vmm::GuestMemory& memory,
                                                      std::shared_ptr<const Snapshot> snapshot,
-                                                     Options options);
+                                                     std::function<void(base::Error)> on_damage);
   // Serves who waits, on a thread that is made, or on that of `aside`. Once.
   base::Result<void> begin(base::Aside* aside = nullptr);
   ~Pager();
@@ -66,9 +67,10 @@ class Pager {
   // one to do so. Before bring_ahead().
   base::Result<void> bring_now(uint64_t page);
 
-  // From here on also what nobody waits for is brought, on a thread of its own. Once, and best said
-  // when the guest runs: until then the CPUs have better things to do.
-  base::Result<void> bring_ahead();
+  // From here on also what nobody waits for is brought, on a thread of its own, which asks for it
+  // (null: all of it in any order). Once, and best said when the guest runs: until then the CPUs
+  // have better things to do.
+  base::Result<void> bring_ahead(std::function<Ahead()> ahead = nullptr);
 
   // Is every page of the snapshot in memory?
   bool complete() const { return complete_.load(std::memory_order_acquire); }
@@ -79,8 +81,8 @@ class Pager {
   const Counters& counters() const { return counters_; }
 
  private:
-  Pager(vmm::GuestMemory& memory, std::shared_ptr<const Snapshot> snapshot, Options options,
-        Userfault userfault, base::EventFd stop);
+  Pager(vmm::GuestMemory& memory, std::shared_ptr<const Snapshot> snapshot,
+        std::function<void(base::Error)> on_damage, Userfault userfault, base::EventFd stop);
   // The fault thread's. Whoever waits for a page is served in turn, one at a time: while the memory
   // map changes, only what was given back is heard of, and who else waits goes to waiting_.
   void serve_faults();
@@ -96,10 +98,10 @@ class Pager {
   base::Result<void> place(std::span<const Filled> pages);
   base::Result<void> place_side_by_side(std::span<const PageEntry> entries, const std::byte* data);
 
-  void bring_rest();
-  base::Result<void> bring_all();
-  base::Result<void> bring_working_set();
-  void record_working_set();
+  void bring_rest(const Ahead& ahead);
+  base::Result<void> bring_all(const Ahead& ahead);
+  base::Result<void> bring_working_set(const std::vector<uint64_t>& set);
+  void record_working_set(const Ahead& ahead);
   // Reads, checks and provides the pages of `entries`, which lie close together in one file.
   base::Result<void> bring_run(std::span<const PageEntry> entries);
   base::Result<void> bring(std::span<PageEntry> entries, bool keep_order);
@@ -121,7 +123,7 @@ class Pager {
 
   vmm::GuestMemory& memory_;
   std::shared_ptr<const Snapshot> snapshot_;
-  Options options_;
+  const std::function<void(base::Error)> on_damage_;
   Userfault userfault_;
   base::EventFd stop_;
   std::atomic<bool> stopping_ = false;

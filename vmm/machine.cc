@@ -120,6 +120,7 @@ Result<void> Machine::create_vcpus(const Config& config) {
     TRY_ASSIGN(KvmVcpu vcpu, vm_.create_vcpu(i));
     if (i == 0) {
       host_tsc_khz_ = vcpu.tsc_khz();
+      tsc_khz_.assign(config.cpus, host_tsc_khz_);
       TRY(make_cpuid_tables(config.cpuid, config.cpus));
     }
     TRY(vcpu.set_cpuid(cpuid_[i]));
@@ -157,7 +158,10 @@ Result<void> Machine::load_state(base::SectionReader& reader) {
           "restore on a host with that frequency or with TSC scaling",
           khz, host_tsc_khz_));
     }
-    if (khz != 0) TRY(vcpus_[i]->kvm().set_tsc_khz(khz));
+    if (khz != 0) {
+      TRY(vcpus_[i]->kvm().set_tsc_khz(khz));
+      tsc_khz_[i] = khz;
+    }
     TRY(vcpus_[i]->start());
   }
   saved_ = std::make_unique<SavedMachine>(std::move(saved));

@@ -76,6 +76,8 @@ class Machine {
   const std::vector<CpuidTable>& cpuid() const { return cpuid_; }
   // Of a vCPU that nobody has set another frequency for; 0: KVM does not say.
   uint32_t host_tsc_khz() const { return host_tsc_khz_; }
+  // Of vCPU `index`'s TSC: the host's, or what load_state() gave it.
+  uint32_t tsc_khz(uint32_t index) const { return tsc_khz_[index]; }
   uint32_t cpus() const { return static_cast<uint32_t>(vcpus_.size()); }
   const std::vector<std::unique_ptr<Vcpu>>& vcpus() const { return vcpus_; }
 
@@ -132,6 +134,7 @@ class Machine {
   std::unique_ptr<KvmInterrupts> interrupts_;
   std::vector<CpuidTable> cpuid_;
   uint32_t host_tsc_khz_ = 0;
+  std::vector<uint32_t> tsc_khz_;        // by vCPU
   std::unique_ptr<SavedMachine> saved_;  // from load_state() to set_state()
   // From set_state() to the first run(), where the guest is to find that it was never away.
   std::unique_ptr<SavedMachine> waiting_;

@@ -13,6 +13,7 @@ Result<std::unique_ptr<MachineState>> MachineState::prepare(Machine& machine) {
   TRY_ASSIGN(auto candidates, msr_candidates(machine.kvm()));
   state->outcomes_.resize(machine.cpus());
   state->read_vcpu_ = [self = state.get()](uint32_t index, const KvmVcpu& vcpu) {
+    self->vcpus_[index].tsc_khz = self->machine_.tsc_khz(index);
     self->outcomes_[index] = self->vcpus_[index].save(vcpu);
   };
   // A vCPU in KVM_RUN would keep the ioctls waiting.

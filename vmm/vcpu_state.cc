@@ -99,7 +99,6 @@ Result<VcpuState> VcpuState::prepare(const KvmVm& vm, const KvmVcpu& vcpu,
                                      std::vector<uint32_t> msr_candidates) {
   VcpuState state;
   state.xsave.resize(xsave_bytes(vm));
-  state.tsc_khz = vcpu.tsc_khz();
   // KVM stops at the first that cannot be read: that one goes, and again.
   for (;;) {
     state.msrs = MsrTable(msr_candidates);

@@ -60,13 +60,13 @@ struct VcpuState {
   std::vector<std::byte> xsave;  // as KVM_CAP_XSAVE2 says, 4 KiB at least
   kvm_xcrs xcrs{};
   kvm_debugregs debugregs{};
-  uint32_t tsc_khz = 0;
+  uint32_t tsc_khz = 0;  // Machine::tsc_khz()
   uint64_t tsc_offset = 0;
   MsrTable msrs;
   kvm_lapic_state lapic{};
   kvm_vcpu_events events{};
 
-  // Makes room, and finds out the TSC's frequency and which of `msr_candidates` this vCPU has.
+  // Makes room, and finds out which of `msr_candidates` this vCPU has.
   // While parked, not in a pause that counts.
   static base::Result<VcpuState> prepare(const KvmVm& vm, const KvmVcpu& vcpu,
                                          std::vector<uint32_t> msr_candidates);

@@ -70,17 +70,16 @@ void SnapshotPayloadTest::attach(std::unique_ptr<Guest> guest, const Disks& disk
   capture_.emplace(*live_, *store_, *branch_);
 }
 
-void SnapshotPayloadTest::restore_lazily(const Id& id, Pager::Options options) {
+void SnapshotPayloadTest::restore_lazily(const Id& id, Pager::Ahead ahead) {
   end_guest();
   auto from = value_of(store_->load(id));
   branch_ = value_of(store_->create_branch(id, "vm"));
   Disks disks = make_disks(from);
-  options.on_damage = end_test;
   auto fill = [&](vmm::GuestMemory& memory) -> base::Result<std::shared_ptr<void>> {
     TRY(snapshot::check_memory(memory, *from));
-    TRY_ASSIGN(pager_, Pager::create(memory, from, std::move(options)));
+    TRY_ASSIGN(pager_, Pager::create(memory, from, end_test));
     TRY(pager_->begin());
-    TRY(pager_->bring_ahead());
+    TRY(pager_->bring_ahead([ahead] { return ahead; }));
     return pager_;
   };
   attach(value_of(
@@ -140,7 +139,7 @@ void SnapshotPayloadTest::expect_stored(const Id& id, const std::vector<std::byt
   }
 
   auto lazy = value_of(vmm::GuestMemory::create(memory.size()));
-  auto pager = value_of(Pager::create(*lazy, snapshot, {.on_damage = end_test}));
+  auto pager = value_of(Pager::create(*lazy, snapshot, end_test));
   ASSERT_TRUE(pager->begin());
   ASSERT_TRUE(pager->bring_ahead());
   std::ranges::shuffle(numbers, std::mt19937_64(id.low));

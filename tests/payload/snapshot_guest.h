@@ -30,7 +30,7 @@ class SnapshotPayloadTest : public testing::Test {
     boot({.payload = "dirty", .command_line = command_line, .memory_bytes = memory_bytes});
   }
   // Ends the guest; the one of the snapshot goes on, and its memory comes as it is touched.
-  void restore_lazily(const snapshot::Id& id, snapshot::Pager::Options options);
+  void restore_lazily(const snapshot::Id& id, snapshot::Pager::Ahead ahead);
   void end_guest();
 
   // Takes a snapshot and keeps what memory was at its instant in at_pause_.

@@ -318,6 +318,45 @@ TEST_F(StateTest, AFeatureThatTheHostLacksIsRefused) {
       << machine.error().text();
 }
 
+// A guest from a host whose TSC runs a little faster, which no KVM needs to scale; its next state
+// is made ahead before that is known.
+TEST_F(StateTest, TheNextStateHasTheFrequencyThatTheGuestWasGiven) {
+  make("jitter", "size=1M rate=1000", 2);
+  guest_->machine().run();
+  guest_->wait_for_output("filled");
+  auto saved = save();
+  guest_->machine().halt_threads();
+  const uint32_t khz = guest_->machine().host_tsc_khz() + 10;
+  auto sections = saved.sections();
+  for (size_t i = 0; i < 2; ++i) {
+    vmm::VcpuState state = saved.state->vcpus()[i];
+    EXPECT_EQ(state.tsc_khz, guest_->machine().host_tsc_khz());
+    state.tsc_khz = khz;
+    base::SectionWriter writer;
+    state.encode(writer.begin("vcpu", 1));
+    auto section =
+        std::ranges::find(sections, "vcpu" + std::to_string(i), &SectionReader::Section::tag);
+    ASSERT_NE(section, sections.end());
+    section->data.assign(writer.data(0).begin(), writer.data(0).end());
+  }
+  SectionReader reader(std::move(sections));
+  auto cpuid = vmm::take_cpuid(reader);
+  ASSERT_TRUE(cpuid) << cpuid.error().text();
+  auto machine = Machine::create({.memory_bytes = saved.memory.size(), .cpus = 2, .cpuid = *cpuid});
+  ASSERT_TRUE(machine) << machine.error().text();
+  auto next = MachineState::prepare(**machine);
+  ASSERT_TRUE(next) << next.error().text();
+  ASSERT_TRUE((*machine)->load_state(reader));
+  ASSERT_TRUE((*machine)->set_state(ClockPolicy::kContinue));
+  (*machine)->hold(&(*next)->read_vcpu());
+  (*machine)->wait_tasks();
+  ASSERT_TRUE((*next)->outcome());
+  for (const auto& vcpu : (*machine)->vcpus()) EXPECT_EQ(vcpu->kvm().tsc_khz(), khz);
+  for (const vmm::VcpuState& vcpu : (*next)->vcpus()) EXPECT_EQ(vcpu.tsc_khz, khz);
+  (*machine)->release();
+  (*machine)->halt_threads();
+}
+
 // A snapshot after the other of a guest that works, in one piece of memory.
 TEST_F(StateTest, AStateIsUsedAgainAndAgain) {
   make("dirty", "size=4M verify=1", 2);

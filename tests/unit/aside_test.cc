@@ -63,7 +63,8 @@ TEST(Aside, WithoutAThreadEverythingIsDoneAtOnce) {
   Aside aside;
   aside.post([&] { where = std::this_thread::get_id(); });
   EXPECT_EQ(where, here);
-  aside.share_cpu();
+  auto answer = aside.ask([] { return 7; });
+  EXPECT_EQ(aside.get(answer), 7);
   auto body = aside.hand_over("body", [&] { where = std::this_thread::get_id(); });
   ASSERT_TRUE(body);
   body->join();
@@ -85,24 +86,24 @@ TEST(Aside, ItsOwnerGoesOnMeanwhile) {
   EXPECT_TRUE(seen);
 }
 
-TEST(Aside, TakesTheOwnersCpuOnlyWhereItMay) {
+TEST(Aside, TakesTheOwnersCpuOnlyWhereThatWaitsForIt) {
   const cpu_set_t all = allowed_cpus();
   if (CPU_COUNT(&all) < 2) GTEST_SKIP() << "one CPU only";
-  cpu_set_t first, then;
-  std::atomic<bool> go_on = false;
-  {
-    Aside aside("aside");
-    aside.post([&] {
-      first = allowed_cpus();
-      go_on = true;
-      go_on.notify_one();
-    });
-    go_on.wait(false);
-    aside.share_cpu();
-    aside.post([&] { then = allowed_cpus(); });
-  }
-  EXPECT_EQ(CPU_COUNT(&first), CPU_COUNT(&all) - 1);
+  Aside aside("aside");
+  auto first = aside.ask(allowed_cpus);
+  first.wait();
+  // Until it may.
+  auto waited_for = aside.ask([&all] {
+    cpu_set_t now;
+    do {
+      now = allowed_cpus();
+    } while (!CPU_EQUAL(&now, &all));
+    return now;
+  });
+  const cpu_set_t then = aside.get(waited_for);
   EXPECT_TRUE(CPU_EQUAL(&then, &all));
+  const cpu_set_t before = first.get();
+  EXPECT_EQ(CPU_COUNT(&before), CPU_COUNT(&all) - 1);
 }
 
 TEST(Aside, ItsThreadGoesOnAsAnother) {

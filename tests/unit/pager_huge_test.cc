@@ -38,17 +38,14 @@ class PagerHugeTest : public testing::Test {
   }
   void TearDown() override { pager_.reset(); }
 
-  void start(Pager::Options options = {}) {
+  void start() {
     pager_.reset();
     memory_ = *vmm::GuestMemory::create(kPages * kPageBytes);
-    if (!options.on_damage) {
+    auto pager = Pager::create(*memory_, snapshot_, [](const base::Error& error) {
       // Whoever waits for a page would wait for ever.
-      options.on_damage = [](base::Error error) {
-        fmt::print(stderr, "{}\n", error.text());
-        std::abort();
-      };
-    }
-    auto pager = Pager::create(*memory_, snapshot_, std::move(options));
+      fmt::print(stderr, "{}\n", error.text());
+      std::abort();
+    });
     ASSERT_TRUE(pager) << pager.error().text();
     pager_ = std::move(*pager);
     ASSERT_TRUE(pager_->begin());
@@ -108,8 +105,9 @@ TEST_F(PagerHugeTest, TheWorkingSetsComeFirst) {
   std::vector<uint64_t> set(HugePages::kPages / 2);
   for (size_t i = 0; i < set.size(); ++i) set[i] = 3 * HugePages::kPages + 2 * i;
   set.push_back(9);
-  start({.working_set = set, .record_ms = kForEver});
-  ASSERT_TRUE(pager_->bring_ahead());
+  start();
+  ASSERT_TRUE(pager_->bring_ahead(
+      [set] { return Pager::Ahead{.working_set = set, .record_ms = kForEver}; }));
   while (pager_->counters().background < HugePages::kPages + 1) std::this_thread::yield();
   EXPECT_EQ(pager_->counters().huge, 1u);
   for (uint64_t page : set) ASSERT_TRUE(is_page(page)) << page;

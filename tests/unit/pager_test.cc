@@ -45,21 +45,15 @@ class PagerTest : public testing::Test {
   }
   void TearDown() override { pager_.reset(); }
 
-  void start(Pager::Options options = {}, bool ahead = true, base::Aside* aside = nullptr) {
-    if (!options.on_damage) {
-      // Whoever waits for a page would wait for ever.
-      options.on_damage = [](base::Error error) {
-        fmt::print(stderr, "{}\n", error.text());
-        std::abort();
-      };
-    }
-    auto pager = Pager::create(*memory_, store_.load(id_), std::move(options));
+  void start_serving(base::Aside* aside = nullptr) {
+    auto pager = Pager::create(*memory_, store_.load(id_), on_damage_);
     ASSERT_TRUE(pager) << pager.error().text();
     pager_ = std::move(*pager);
     ASSERT_TRUE(pager_->begin(aside));
-    if (ahead) {
-      ASSERT_TRUE(pager_->bring_ahead());
-    }
+  }
+  void start(const Pager::Ahead& ahead = {}) {
+    ASSERT_NO_FATAL_FAILURE(start_serving());
+    ASSERT_TRUE(pager_->bring_ahead([ahead] { return ahead; }));
   }
   std::string_view page(uint64_t number) const {
     return {reinterpret_cast<const char*>(memory_->host(number)), kPageBytes};
@@ -85,6 +79,11 @@ class PagerTest : public testing::Test {
   SmallStore store_;
   Id id_;
   std::unique_ptr<vmm::GuestMemory> memory_;
+  std::function<void(base::Error)> on_damage_ = [](const base::Error& error) {
+    // Whoever waits for a page would wait for ever.
+    fmt::print(stderr, "{}\n", error.text());
+    std::abort();
+  };
   std::unique_ptr<Pager> pager_;
 };
 
@@ -130,18 +129,24 @@ TEST_F(PagerTest, NeighboursInTheFileComeWithAPage) {
 }
 
 TEST_F(PagerTest, NothingComesAheadUntilThatIsSaid) {
-  start({.working_set = {9}}, false);
+  start_serving();
   for (uint64_t number : {6, 3000}) expect_page(number);
   EXPECT_EQ(pager_->counters().background, 0u);
   EXPECT_FALSE(pager_->complete());
-  ASSERT_TRUE(pager_->bring_ahead());
+  std::thread::id asked;
+  ASSERT_TRUE(pager_->bring_ahead([&asked] {
+    asked = std::this_thread::get_id();
+    return Pager::Ahead{.working_set = {9}};
+  }));
   ASSERT_TRUE(pager_->wait_complete());
   EXPECT_EQ(pager_->counters().faults, 2u);
   for (uint64_t number = 0; number < kPages; ++number) expect_page(number);
+  EXPECT_NE(asked, std::thread::id());
+  EXPECT_NE(asked, std::this_thread::get_id()) << "who says so has better things to do";
 }
 
 TEST_F(PagerTest, WhatIsBroughtNowIsWaitedForByNobody) {
-  start({}, false);
+  start_serving();
   ASSERT_TRUE(pager_->bring_now(3));
   ASSERT_TRUE(pager_->bring_now(3));
   expect_page(3);
@@ -158,7 +163,7 @@ TEST_F(PagerTest, WhatIsBroughtNowIsWaitedForByNobody) {
 TEST_F(PagerTest, WhoWaitsForAPageDoesNotWaitForTheReader) {
   test::Gate gate("pager-ahead");
   auto store = *Store::open(test::gate_reads(*open_storage(store_.path()), gate));
-  auto pager = Pager::create(*memory_, *store->load(id_), {.on_damage = [](const base::Error&) {}});
+  auto pager = Pager::create(*memory_, *store->load(id_), [](const base::Error&) {});
   ASSERT_TRUE(pager) << pager.error().text();
   pager_ = std::move(*pager);
   ASSERT_TRUE(pager_->begin());
@@ -178,7 +183,7 @@ TEST_F(PagerTest, WhoWaitsForAPageDoesNotWaitForTheReader) {
 }
 
 TEST_F(PagerTest, EndsWithoutHavingBroughtAnything) {
-  start({}, false);
+  start_serving();
   pager_.reset();
 }
 
@@ -194,7 +199,7 @@ TEST_F(PagerTest, WhatWasTouchedIsRecordedInOrder) {
   std::promise<std::vector<uint64_t>> recorded;
   start({.record_ms = kNeverAhead,
          .record_quiet_ms = 500,
-         .on_recorded = [&](std::vector<uint64_t> pages) { recorded.set_value(pages); }});
+         .on_recorded = [&](const std::vector<uint64_t>& pages) { recorded.set_value(pages); }});
   // Those of the first faults at least; what comes later may come by itself.
   expect_page(4000);
   auto pages = recorded.get_future().get();
@@ -221,7 +226,7 @@ TEST_F(PagerTest, APageGivenBackStaysZero) {
 
 TEST_F(PagerTest, ADamagedPageThatIsBroughtNowIsAnErrorOfWhoNeedsIt) {
   damage_packs();
-  start({}, false);
+  start_serving();
   std::optional<uint64_t> damaged;
   for (uint64_t number = 0; number < kPages && !damaged; ++number) {
     if (!pager_->bring_now(number)) damaged = number;
@@ -239,7 +244,7 @@ TEST_F(PagerTest, ItServesOnAThreadThatDidSomethingElseBefore) {
     before = std::this_thread::get_id();
     go_on.wait(false);
   });
-  start({}, false, &*aside);
+  start_serving(&*aside);
   aside.reset();  // it is the pager's by now, and still at work
   go_on = true;
   go_on.notify_one();
@@ -249,7 +254,7 @@ TEST_F(PagerTest, ItServesOnAThreadThatDidSomethingElseBefore) {
 }
 
 TEST_F(PagerTest, WhatIsTouchedBeforeItBeginsWaits) {
-  auto pager = Pager::create(*memory_, store_.load(id_), {.on_damage = [](const base::Error&) {}});
+  auto pager = Pager::create(*memory_, store_.load(id_), [](const base::Error&) {});
   ASSERT_TRUE(pager) << pager.error().text();
   pager_ = std::move(*pager);
   ASSERT_TRUE(pager_->bring_now(14));  // which needs nobody
@@ -264,7 +269,7 @@ TEST_F(PagerTest, ItEndsWhereItsThreadNeverCameToServe) {
   std::atomic<bool> go_on = false;
   base::Aside aside("aside");
   aside.post([&] { go_on.wait(false); });
-  start({}, false, &aside);
+  start_serving(&aside);
   std::jthread later([&] {
     go_on = true;
     go_on.notify_one();
@@ -275,7 +280,8 @@ TEST_F(PagerTest, ItEndsWhereItsThreadNeverCameToServe) {
 TEST_F(PagerTest, DamageIsToldAndNeverSeen) {
   damage_packs();
   std::promise<std::string> told;
-  start({.on_damage = [&](base::Error error) { told.set_value(error.text()); }});
+  on_damage_ = [&](const base::Error& error) { told.set_value(error.text()); };
+  start();
   EXPECT_FALSE(pager_->wait_complete());
   std::string text = told.get_future().get();
   EXPECT_NE(text.find("packs/"), std::string::npos) << text;
@@ -283,7 +289,7 @@ TEST_F(PagerTest, DamageIsToldAndNeverSeen) {
 
 TEST_F(PagerTest, WhoBringsADamagedPageIsTold) {
   damage_packs();
-  start({}, false);
+  start_serving();
   size_t damaged = 0;
   for (uint64_t number = 0; number < kPages; ++number) {
     auto brought = pager_->bring_now(number);

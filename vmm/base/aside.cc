@@ -51,6 +51,7 @@ Aside::Aside(std::string name) : tasks_(std::make_shared<Tasks>()) {
 Aside::~Aside() {
   if (!thread_.joinable()) return;
   tasks_->add(nullptr, true);
+  share_cpu();
   thread_.join();
 }
 

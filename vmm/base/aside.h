@@ -1,6 +1,7 @@
 // A thread that does what takes long while its owner goes on with something else.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <future>
 #include <memory>
@@ -36,15 +37,21 @@ class Aside {
     post([promise, task = std::move(task)] { promise->set_value(task()); });
     return answer;
   }
-  // From here on it may run on the owner's CPU as well: to be said before the owner waits for it,
-  // as the others may be busy with something else. hand_over() does so.
-  void share_cpu();
+  // Waits for an answer. The thread may run on the owner's CPU as well where it takes longer than a
+  // moment, as the others may be busy with something else.
+  template <typename T>
+  T get(std::future<T>& answer) {
+    if (answer.wait_for(kMoment) == std::future_status::timeout) share_cpu();
+    return answer.get();
+  }
   // The thread is the caller's, and when the tasks given before are done it is called `name` and
   // runs `body`. As start_thread(), without making one. The last that is given.
   Result<std::thread> hand_over(std::string name, std::function<void()> body);
 
  private:
+  static constexpr std::chrono::milliseconds kMoment{1};
   struct Tasks;
+  void share_cpu();
   std::shared_ptr<Tasks> tasks_;
   std::thread thread_;
 };
