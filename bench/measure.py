@@ -183,6 +183,20 @@ class Bench(Floors, Stalls, Restored):
         return self.entered(program, ["restore", f"{store}@{snapshot}", how, "--name",
                                       f"bench{os.getpid()}-{self.names}"])
 
+    def record(self, store, snapshot):
+        """Lets a restored guest run until its working set is recorded."""
+        self.names += 1
+        process = subprocess.Popen(
+            [self.minivmm, "restore", f"{store}@{snapshot}", "--lazy", "--name",
+             f"bench{os.getpid()}-{self.names}"], stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL)
+        try:
+            wait_for(lambda: os.path.exists(f"{store}/ws/{snapshot}"), "a working set",
+                     every_s=0.1)
+        finally:
+            process.kill()
+            process.wait()
+
     def restores(self):
         lengths = (1, 100) if self.quick else (1, 10, 100, 1000)
         sizes = {self.memory: lengths, 4 * self.memory: (lengths[0], lengths[-1])}
@@ -191,6 +205,11 @@ class Bench(Floors, Stalls, Restored):
         stores = {chain: f"{self.work}/chain{chain[0]}-{chain[1]}" for chain in chains}
         for memory, length in chains:
             self.chain(stores[memory, length], length, 64, memory=memory)
+        known = (self.memory, "1, working set known")
+        stores[known] = f"{self.work}/with-known-set"
+        shutil.copytree(stores[self.memory, 1], stores[known])
+        self.record(stores[known], self.ids(stores[known])[-1])
+        chains.append(known)
         times = {(chain, cache): [] for chain in chains for cache in ("warm", "cold")}
         newest = {chain: self.ids(stores[chain])[-1] for chain in chains}
         bare, programs = [], self.copies(f"{self.build}/bench/bare_restore")
