@@ -9,7 +9,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 
+#include "vmm/base/log.h"
 #include "vmm/base/thread.h"
 
 namespace devices {
@@ -111,6 +113,8 @@ void SerialOutput::write_out() {
     } else if (written < 0 && errno == EAGAIN) {
       if (!wait_writable()) return;
     } else if (written < 0 && errno != EINTR) {
+      base::log_warning("serial output: {}: what the guest prints is lost from here on",
+                        std::strerror(errno));
       broken_ = true;
     }
   }

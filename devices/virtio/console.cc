@@ -7,9 +7,11 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 
 #include "devices/virtio/chain_io.h"
 #include "vmm/base/endian.h"
+#include "vmm/base/log.h"
 
 namespace virtio {
 
@@ -189,6 +191,8 @@ Result<bool> Console::write_from(const DescriptorChain& chain) {
   ssize_t done = ::writev(output_.get(), iovecs_.data(), static_cast<int>(iovecs_.size()));
   if (done < 0 && (errno == EAGAIN || errno == EINTR)) return false;
   if (done < 0) {
+    base::log_warning("console output: {}: what the guest prints is lost from here on",
+                      std::strerror(errno));
     output_broken_ = true;
     return write_from(chain);
   }

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -14,7 +15,7 @@
 
 namespace linux_tests {
 
-VmProcess::VmProcess(const std::vector<std::string>& arguments, Input input) {
+VmProcess::VmProcess(const std::vector<std::string>& arguments, Input input, unsigned descriptors) {
   int in[2], out[2];  // [0] the child's end of the input, [1] ours
   bool made = input == Input::kPipe ? ::pipe2(in, O_CLOEXEC) == 0
                                     : ::openpty(&in[1], &in[0], nullptr, nullptr, nullptr) == 0;
@@ -34,6 +35,8 @@ VmProcess::VmProcess(const std::vector<std::string>& arguments, Input input) {
     ::dup2(in[0], 0);
     ::dup2(out[1], 1);
     ::dup2(out[1], 2);
+    const rlimit limit{descriptors, descriptors};
+    if (descriptors > 0 && ::setrlimit(RLIMIT_NOFILE, &limit) < 0) ::_exit(127);
     ::execv(argv[0], argv.data());
     ::_exit(127);
   }

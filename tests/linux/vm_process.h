@@ -22,7 +22,9 @@ inline constexpr std::chrono::seconds kPatience{240};
 class VmProcess {
  public:
   enum class Input { kPipe, kTerminal };
-  explicit VmProcess(const std::vector<std::string>& arguments, Input input = Input::kPipe);
+  // It can have so many descriptors, 0: as many as the test.
+  explicit VmProcess(const std::vector<std::string>& arguments, Input input = Input::kPipe,
+                     unsigned descriptors = 0);
   ~VmProcess();
 
   // Waits until `text` appears in the output after what the last expect() found; false at the end

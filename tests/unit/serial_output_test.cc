@@ -5,7 +5,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <string>
+#include <thread>
 
 #include "tests/support/fake_line.h"
 #include "tests/support/registers.h"
@@ -125,6 +127,21 @@ TEST_F(SerialOutputTest, AReaderThatWentAwayStopsNobody) {
   }
   output->reset();
   close(ends[1]);
+}
+
+TEST_F(SerialOutputTest, WhatIsLostIsToldOnce) {
+  base::Fd full(open("/dev/full", O_WRONLY | O_CLOEXEC));
+  testing::internal::CaptureStderr();
+  auto output = SerialOutput::start(serial_, full.get());
+  ASSERT_TRUE(output) << output.error().text();
+  print("first");
+  std::this_thread::sleep_for(10 * SerialOutput::kLinger);  // most likely written on its own
+  print("second");
+  output->reset();
+  const std::string told = testing::internal::GetCapturedStderr();
+  EXPECT_NE(told.find("No space left on device: what the guest prints is lost"), std::string::npos)
+      << told;
+  EXPECT_EQ(std::ranges::count(told, '\n'), 1) << told;
 }
 
 TEST_F(SerialOutputTest, RefusesADescriptorThatIsNone) {
