@@ -30,6 +30,8 @@ endif()
 # Relocations packed: less of a program is read before it starts. They need a C library that knows
 # them (2.36), also where it is linked statically, which the linker does not check.
 include(CheckCXXSourceCompiles)
+include(CMakePushCheckState)
+cmake_push_check_state()
 set(CMAKE_REQUIRED_LINK_OPTIONS -Wl,-z,pack-relative-relocs)
 check_cxx_source_compiles("
 #include <features.h>
@@ -37,7 +39,7 @@ check_cxx_source_compiles("
 #error
 #endif
 int main() { return 0; }" MINIVMM_PACKS_RELOCATIONS)
-unset(CMAKE_REQUIRED_LINK_OPTIONS)
+cmake_pop_check_state()
 
 # A program that runs on any Linux, and starts without the dynamic linker. The sanitizers' runtimes are
 # not made for that.

@@ -323,6 +323,7 @@ Result<void> Pager::bring_working_set(const std::vector<uint64_t>& set) {
   std::unordered_set<uint64_t> whole;
   std::vector<PageEntry> single;
   for (uint64_t page : set) {
+    if (stopping_) return {};
     if (page >= pages) continue;
     uint64_t huge = page / HugePages::kPages;
     if (auto first = count.extract(huge); first && first.mapped() >= kHugeContent) {

@@ -86,24 +86,37 @@ TEST(Aside, ItsOwnerGoesOnMeanwhile) {
   EXPECT_TRUE(seen);
 }
 
+// The CPUs of the thread that asks, once they are `wanted`, or what they are after a long time.
+cpu_set_t cpus_at_last(const cpu_set_t& wanted) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  for (;;) {
+    cpu_set_t now = allowed_cpus();
+    if (CPU_EQUAL(&now, &wanted) || std::chrono::steady_clock::now() > end) return now;
+  }
+}
+
 TEST(Aside, TakesTheOwnersCpuOnlyWhereThatWaitsForIt) {
   const cpu_set_t all = allowed_cpus();
   if (CPU_COUNT(&all) < 2) GTEST_SKIP() << "one CPU only";
   Aside aside("aside");
   auto first = aside.ask(allowed_cpus);
   first.wait();
-  // Until it may.
-  auto waited_for = aside.ask([&all] {
-    cpu_set_t now;
-    do {
-      now = allowed_cpus();
-    } while (!CPU_EQUAL(&now, &all));
-    return now;
-  });
-  const cpu_set_t then = aside.get(waited_for);
+  auto waited_for = aside.ask([&all] { return cpus_at_last(all); });
+  const cpu_set_t then = aside.get(waited_for), before = first.get();
   EXPECT_TRUE(CPU_EQUAL(&then, &all));
-  const cpu_set_t before = first.get();
   EXPECT_EQ(CPU_COUNT(&before), CPU_COUNT(&all) - 1);
+}
+
+TEST(Aside, WhoWaitsForItsEndSharesTheCpuAndKeepsHisOwn) {
+  const cpu_set_t all = allowed_cpus();
+  cpu_set_t then;
+  {
+    Aside aside("aside");
+    aside.post([&] { then = cpus_at_last(all); });
+  }
+  EXPECT_TRUE(CPU_EQUAL(&then, &all));
+  const cpu_set_t still = allowed_cpus();
+  EXPECT_TRUE(CPU_EQUAL(&still, &all));
 }
 
 TEST(Aside, ItsThreadGoesOnAsAnother) {

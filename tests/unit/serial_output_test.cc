@@ -131,6 +131,7 @@ TEST_F(SerialOutputTest, AReaderThatWentAwayStopsNobody) {
 
 TEST_F(SerialOutputTest, WhatIsLostIsToldOnce) {
   base::Fd full(open("/dev/full", O_WRONLY | O_CLOEXEC));
+  ASSERT_TRUE(full);
   testing::internal::CaptureStderr();
   auto output = SerialOutput::start(serial_, full.get());
   ASSERT_TRUE(output) << output.error().text();

@@ -50,8 +50,8 @@ Aside::Aside(std::string name) : tasks_(std::make_shared<Tasks>()) {
 
 Aside::~Aside() {
   if (!thread_.joinable()) return;
+  share_cpu();  // while the thread is there: of one that has ended it would be the caller's mask
   tasks_->add(nullptr, true);
-  share_cpu();
   thread_.join();
 }
 
