@@ -14,11 +14,13 @@
 // pool for copies; 0: as much as a snapshot takes by itself.
 #include <fmt/format.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <cstdlib>
+#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -113,6 +115,17 @@ void spin(std::chrono::nanoseconds time) {
   }
 }
 
+// What the host of this machine, where it is a virtual one, has kept from its CPUs since it
+// started, in milliseconds to 10 ("steal", proc_stat(5)).
+uint64_t stolen_ms() {
+  std::string label;
+  uint64_t ticks = 0;
+  std::ifstream stat("/proc/stat");
+  stat >> label;
+  for (int field = 0; field < 8; ++field) stat >> ticks;
+  return ticks * 1000 / static_cast<uint64_t>(::sysconf(_SC_CLK_TCK));
+}
+
 uint64_t at(std::vector<uint64_t> values, double part) {
   std::ranges::sort(values);
   return values.empty()
@@ -123,8 +136,9 @@ uint64_t at(std::vector<uint64_t> values, double part) {
 struct Series {
   // Nanoseconds, one a snapshot.
   std::vector<uint64_t> with, without, busy, pause, clear, total;
-  std::map<std::string, std::vector<uint64_t>> steps;  // of the pause
-  std::vector<uint64_t> bytes;                         // committed
+  std::map<std::string, std::vector<uint64_t>> steps;                      // of the pause
+  uint64_t stolen_with_ms = 0, stolen_without_ms = 0, stolen_busy_ms = 0;  // in all the windows
+  std::vector<uint64_t> bytes;                                             // committed
   uint64_t pages = 0, unchanged = 0, rewritten = 0, rounds = 0, slices = 0, held_ns = 0;
   std::vector<uint64_t> full_total, full_bytes, full_pause;  // of full ones, before all others
   snapshot::LiveGuest::PauseTimes first_pause;
@@ -166,6 +180,8 @@ void print_table(const Series& series) {
   }
   row("longest clear outside of it", series.clear);
   row("whole snapshot", series.total);
+  fmt::print("taken by the host in all windows: {} ms with a snapshot, {} without, {} spinning\n",
+             series.stolen_with_ms, series.stolen_without_ms, series.stolen_busy_ms);
   const auto& first = series.first_pause;
   auto mean = [n = series.with.size()](uint64_t sum) {
     return static_cast<double>(sum) / static_cast<double>(n);
@@ -190,6 +206,9 @@ void print_json(const Options& options, const Series& series) {
                          {"with_ns", series.with},
                          {"without_ns", series.without},
                          {"busy_ns", series.busy},
+                         {"stolen_with_ms", series.stolen_with_ms},
+                         {"stolen_without_ms", series.stolen_without_ms},
+                         {"stolen_busy_ms", series.stolen_busy_ms},
                          {"pause_ns", series.pause},
                          {"steps_ns", series.steps},
                          {"clear_ns", series.clear},
@@ -255,15 +274,21 @@ int main(int argc, char** argv) {
   }
   for (uint64_t i = 0; i < numbers["--count"]; ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(numbers["--every"]));
+    const uint64_t stolen_before = stolen_ms();
     jitter.clear();
     auto outcome = take(false);
     auto [gap, writes] = jitter.report();
+    const uint64_t stolen_with = stolen_ms();
     jitter.clear();
     std::this_thread::sleep_for(std::chrono::nanoseconds(outcome.total_ns));
     auto [quiet_gap, quiet_writes] = jitter.report();
+    const uint64_t stolen_without = stolen_ms();
     jitter.clear();
     spin(std::chrono::nanoseconds(outcome.total_ns));
     series.busy.push_back(jitter.report().longest_gap_ns);
+    series.stolen_with_ms += stolen_with - stolen_before;
+    series.stolen_without_ms += stolen_without - stolen_with;
+    series.stolen_busy_ms += stolen_ms() - stolen_without;
     series.with.push_back(gap);
     series.without.push_back(quiet_gap);
     series.writes_per_s += writes;
