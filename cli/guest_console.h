@@ -26,8 +26,7 @@ class GuestConsole {
 
   // The virtio console's ends, once; none for another kind.
   std::optional<devices::PlatformConfig::Console> take_descriptors();
-  // Once; `platform` outlives this object. Output of a serial port waits there until
-  // begin().
+  // Once; `platform` outlives this object. Output of a serial port waits there until begin().
   void connect(devices::Platform& platform);
   // Starts the threads. Nothing is pushed before.
   base::Result<void> begin();

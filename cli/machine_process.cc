@@ -122,12 +122,6 @@ Result<void> start_snapshots(MachineProcess& process, const RunOptions& options)
 
 }  // namespace
 
-Result<void> bind_socket(MachineProcess& process, const std::string& path) {
-  TRY_ASSIGN(auto listener, base::UnixListener::bind(path));
-  process.listener.emplace(std::move(listener));
-  return {};
-}
-
 Result<void> serve(MachineProcess& process, const RunOptions& options) {
   TRY(start_snapshots(process, options));
   TRY(process.platform->begin());

@@ -65,8 +65,6 @@ struct MachineProcess {
 // The machine exists: makes its devices. The console's descriptors and the disks are taken over.
 base::Result<void> make_platform(MachineProcess& process, const RunOptions& options,
                                  std::vector<virtio::Block::Options> disks);
-// The control socket, which may be impossible, before anything else: nobody can connect yet.
-base::Result<void> bind_socket(MachineProcess& process, const std::string& path);
 // From here on others get answers; they may ask since the socket listens, which is before the guest
 // runs: another process may have taken its path until then. The guest runs already, where it is to:
 // who pauses it then is the last to say so. The threads that the guest can do without for that long

@@ -54,7 +54,9 @@ Result<int> run_machine(const RunOptions& asked) {
   options.name = name.name();
   options.api_socket = name.socket();
   MachineProcess process;
-  TRY(bind_socket(process, options.api_socket));
+  // Which may be impossible, before anything else: nobody can connect yet.
+  TRY_ASSIGN(auto listener, base::UnixListener::bind(options.api_socket));
+  process.listener.emplace(std::move(listener));
   TRY(assemble(process, options, *foreground));
   TRY(process.listener->listen());
   let_guest_run(process);

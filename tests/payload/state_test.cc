@@ -82,6 +82,15 @@ class StateTest : public ::testing::Test {
     return snapshot;
   }
   Snapshot save() { return save(guest_->machine(), guest_->platform()); }
+  // Of a guest with two vCPUs, which does not go on.
+  Snapshot save_two_that_work() {
+    make("jitter", "size=1M rate=1000", 2);
+    guest_->machine().run();
+    guest_->wait_for_output("filled");
+    Snapshot saved = save();
+    guest_->machine().halt_threads();
+    return saved;
+  }
 };
 
 // A machine restored from sections and an image of memory, with the devices a payload needs.
@@ -227,11 +236,7 @@ TEST_F(StateTest, TheTscGoesOnAsTheClockDoes) {
 
 // A restored machine that waits to be resumed: the guest has not been away, and not waited either.
 TEST_F(StateTest, WhatItWaitsForItsFirstRunIsNotInItsClock) {
-  make("jitter", "size=1M rate=1000", 2);
-  guest_->machine().run();
-  guest_->wait_for_output("filled");
-  auto saved = save();
-  guest_->machine().halt_threads();
+  auto saved = save_two_that_work();
   for (ClockPolicy policy : {ClockPolicy::kContinue, ClockPolicy::kCatchUp}) {
     auto restored = Restored::create(saved.sections(), saved.memory, policy);
     ASSERT_TRUE(restored) << restored.error().text();
@@ -321,11 +326,7 @@ TEST_F(StateTest, AFeatureThatTheHostLacksIsRefused) {
 // A guest from a host whose TSC runs a little faster, which no KVM needs to scale; its next state
 // is made ahead before that is known.
 TEST_F(StateTest, TheNextStateHasTheFrequencyThatTheGuestWasGiven) {
-  make("jitter", "size=1M rate=1000", 2);
-  guest_->machine().run();
-  guest_->wait_for_output("filled");
-  auto saved = save();
-  guest_->machine().halt_threads();
+  auto saved = save_two_that_work();
   const uint32_t khz = guest_->machine().host_tsc_khz() + 10;
   auto sections = saved.sections();
   for (size_t i = 0; i < 2; ++i) {
