@@ -2,7 +2,6 @@
 // restored (restore.h), and the time the main thread spends with it.
 #pragma once
 
-#include <atomic>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -55,7 +54,6 @@ struct MachineProcess {
   std::optional<base::UnixListener> listener;
   std::unique_ptr<RunningMachine> target;
   std::unique_ptr<ControlServer> server;
-  std::atomic<bool> complete = false;  // the main thread only waits for the machine's end
 
   MachineProcess() = default;
   MachineProcess(const MachineProcess&) = delete;

@@ -13,6 +13,7 @@
 #include "cli/machine_process.h"
 #include "cli/runtime_dir.h"
 #include "cli/saved_config.h"
+#include "cli/terminal.h"
 #include "cli/vm_registry.h"
 #include "snapshot/eager.h"
 #include "snapshot/working_set.h"
@@ -43,10 +44,11 @@ using SnapshotRef = std::shared_ptr<const snapshot::Snapshot>;
 // CPUID, which the main thread asks for where the disk keeps it waiting, and the generation id's
 // page only fill what is asked again where it is needed, where errors are heard.
 
-// What the two threads tell each other beside their answers.
+// What the two threads, and the pager's, tell each other beside their answers.
 struct Told {
   std::atomic<bool> loaded = false;  // the snapshot: nothing more waits for the disk
   std::string socket;                // the control socket's file; of the aside
+  std::atomic<bool> runs = false;    // the guest, or it may
 };
 
 // What the store says of the machine, and what is made of it at once.
@@ -128,20 +130,21 @@ Result<RunOptions> merge(const RunOptions& saved, const RestoreOptions& asked) {
   return options;
 }
 
+// The process ends here and now: whoever waits for a page that will never come waits for ever, the
+// main thread, a device's, or a vCPU, which before Linux 6.2 nothing but the end of its process
+// gets out of KVM_RUN.
+[[noreturn]] void leave_damaged(const Told& told, const base::Error& error) {
+  Terminal::put_back();
+  base::log_error("the snapshot cannot be restored: {}", error.text());
+  ::unlink(told.socket.c_str());
+  std::_Exit(told.runs ? kVmmError : kBadInput);
+}
+
 // Has, when it begins, what the snapshot has, whoever touches the memory.
-Result<std::unique_ptr<snapshot::Pager>> make_pager(MachineProcess& process, Told& told,
-                                                    vmm::GuestMemory& memory,
+Result<std::unique_ptr<snapshot::Pager>> make_pager(const Told& told, vmm::GuestMemory& memory,
                                                     const SnapshotRef& from) {
-  return snapshot::Pager::create(memory, from, [&process, &told](const base::Error& error) {
-    std::string text = "the snapshot cannot be restored: " + error.text();
-    if (process.complete) {
-      return process.machine->stop({vmm::StopReason::Kind::kError, 0, std::move(text)});
-    }
-    // The main thread may wait for the very page, and would for ever.
-    base::log_error("{}", text);
-    ::unlink(told.socket.c_str());
-    std::_Exit(kBadInput);
-  });
+  return snapshot::Pager::create(memory, from,
+                                 [&told](const base::Error& error) { leave_damaged(told, error); });
 }
 
 // What the pager brings before anybody waits for it: the working set, where it is known.
@@ -161,7 +164,7 @@ snapshot::Pager::Ahead pages_ahead(snapshot::Storage& storage, const snapshot::I
   return ahead;
 }
 
-Result<Source> open_source(const RestoreOptions& asked, MachineProcess& process, Told& told) {
+Result<Source> open_source(const RestoreOptions& asked, Told& told) {
   std::shared_ptr<snapshot::Store> store = asked.store;
   SnapshotRef from = asked.from;
   if (from == nullptr) {
@@ -178,7 +181,7 @@ Result<Source> open_source(const RestoreOptions& asked, MachineProcess& process,
   TRY(snapshot::check_memory(*memory, *from));
   std::unique_ptr<snapshot::Pager> pager;
   if (asked.from == nullptr && !asked.eager) {
-    TRY_ASSIGN(pager, make_pager(process, told, *memory, from));
+    TRY_ASSIGN(pager, make_pager(told, *memory, from));
   }
   return Source{std::move(store),    std::move(from),   std::move(options),
                 std::move(sections), std::move(memory), std::move(pager)};
@@ -243,7 +246,7 @@ Result<int> restore_machine(const RestoreOptions& asked) {
   } else {
     aside.emplace("restore-aside");
   }
-  auto source = aside->ask([&] { return open_source(asked, process, told); });
+  auto source = aside->ask([&] { return open_source(asked, told); });
   if (!is_clone) aside->post(learn_cpuid);
   auto vm = vmm::EmptyVm::create();
   if (vm && !told.loaded) (void)vm->kvm.supported_cpuid();
@@ -297,7 +300,7 @@ Result<int> restore_machine(const RestoreOptions& asked) {
   }
   TRY(set_state(process, opened.sections, asked.clock));
   TRY(process.listener->listen());  // which may fail: before the guest runs
-  process.complete = true;
+  told.runs = true;
   if (asked.paused) {
     TRY(serve(process, options));
   } else {

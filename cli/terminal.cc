@@ -29,21 +29,8 @@ Saved& saved() {
   return instance;
 }
 
-// Async-signal-safe. Whoever disarms, restores; so it happens once.
-void put_back() {
-  Saved& state = saved();
-  if (!state.armed.exchange(false)) return;
-  // A background process is stopped by SIGTTOU when it sets the terminal, unless it is blocked.
-  sigset_t ttou, mask;
-  sigemptyset(&ttou);
-  sigaddset(&ttou, SIGTTOU);
-  pthread_sigmask(SIG_BLOCK, &ttou, &mask);
-  tcsetattr(state.fd, TCSANOW, &state.before);
-  pthread_sigmask(SIG_SETMASK, &mask, nullptr);
-}
-
 void on_fatal_signal(int number) {
-  put_back();
+  Terminal::put_back();
   // Then what would have happened without us: the default action or the handler of a sanitizer.
   for (size_t i = 0; i < kFatalSignals.size(); ++i) {
     if (kFatalSignals[i] == number) sigaction(number, &saved().handlers[i], nullptr);
@@ -68,13 +55,26 @@ void release_fatal_signals() {
 
 }  // namespace
 
+// Whoever disarms, restores; so it happens once.
+void Terminal::put_back() {
+  Saved& state = saved();
+  if (!state.armed.exchange(false)) return;
+  // A background process is stopped by SIGTTOU when it sets the terminal, unless it is blocked.
+  sigset_t ttou, mask;
+  sigemptyset(&ttou);
+  sigaddset(&ttou, SIGTTOU);
+  pthread_sigmask(SIG_BLOCK, &ttou, &mask);
+  tcsetattr(state.fd, TCSANOW, &state.before);
+  pthread_sigmask(SIG_SETMASK, &mask, nullptr);
+}
+
 base::Result<std::unique_ptr<Terminal>> Terminal::open(int fd) {
   std::unique_ptr<Terminal> terminal(new Terminal(fd));
   Saved& state = saved();
   terminal->is_terminal_ = tcgetattr(fd, &state.before) == 0;
   if (!terminal->is_terminal_) return terminal;
   state.fd = fd;
-  static const int registered = std::atexit(put_back);
+  static const int registered = std::atexit(Terminal::put_back);
   if (registered != 0) return base::fail("cannot register the restoring of the terminal");
   catch_fatal_signals();
   terminal->resume();

@@ -8,6 +8,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -88,6 +89,12 @@ void VmProcess::send(std::string_view input) const {
   if (::write(input_.get(), input.data(), input.size()) != static_cast<ssize_t>(input.size())) {
     throw std::runtime_error("the machine takes no input");
   }
+}
+
+bool VmProcess::raw() const {
+  termios settings{};
+  if (::tcgetattr(input_.get(), &settings) < 0) throw std::runtime_error("no terminal");
+  return (settings.c_lflag & (ICANON | ECHO | ISIG)) == 0;
 }
 
 void VmProcess::signal(int number) const { ::kill(pid_, number); }

@@ -43,6 +43,8 @@ class VmProcess {
   // The offset in it behind what the last expect() found.
   size_t seen() const { return seen_; }
   pid_t pid() const { return pid_; }
+  // Has the process made its terminal raw (Input::kTerminal)?
+  bool raw() const;
 
  private:
   // False at the end of the output, or at `deadline`.

@@ -1,8 +1,10 @@
-// `minivmm restore` of a store in which something is damaged: manifests and runs (packs:
-// SnapshotCommandTest). It ends with a sentence that names the file, and the guest does not run
-// where it cannot run without what is damaged.
+// `minivmm restore` of a store in which something is damaged: manifests, runs, and a pack that a
+// running guest does not need yet (more of packs: SnapshotCommandTest). It ends with a sentence
+// that names the file, and the guest does not run where it cannot run without what is damaged.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -151,6 +153,25 @@ TEST_F(RestoreDamageTest, ARun) {
     ASSERT_NO_FATAL_FAILURE(expect_refused(name, cut_to(bytes)));
   }
   expect_good("verified=yes");
+}
+
+// A page that a guest which runs does not need meanwhile: it is met when the rest is brought.
+TEST_F(RestoreDamageTest, APageOfAGuestThatRuns) {
+  ASSERT_NO_FATAL_FAILURE(make_store("jitter", "size=16M rate=10", "jitter: filled"));
+  ASSERT_EQ(files("packs").size(), 1u);
+  const std::string name = files("packs")[0];
+  std::string content = read(name);
+  change_byte(content.size() / 4 * 3)(content);
+  write(name, content);
+  VmProcess restored({"restore", store_, "--lazy", "--api-socket", socket_},
+                     VmProcess::Input::kTerminal);
+  const auto end = std::chrono::steady_clock::now() + linux_tests::kPatience;
+  while (!restored.raw() && std::chrono::steady_clock::now() < end) ::usleep(1000);
+  EXPECT_TRUE(restored.raw());
+  EXPECT_EQ(restored.wait(), cli::kVmmError);
+  EXPECT_NE(restored.output().find(name), std::string::npos) << restored.output();
+  EXPECT_FALSE(restored.raw());
+  EXPECT_FALSE(fs::exists(socket_));
 }
 
 }  // namespace
