@@ -60,16 +60,17 @@ class Floors:
 
     def why_stall(self, run, part, target_us):
         """Gaps that have nothing to do with a snapshot, where they are as long as the target."""
-        spins, loops = percentile(run["busy_ns"], part) / 1e3, self.floor["gap_p99_us"]
-        if max(spins, loops if part > 0.9 else 0) < target_us:
+        instead = {"spins": percentile(run["busy_ns"], part) / 1e3,
+                   "writes as much to the disk": percentile(run["written_ns"], part) / 1e3}
+        loops = self.floor["gap_p99_us"]
+        if max(*instead.values(), loops if part > 0.9 else 0) < target_us:
             return None
-        whose = ("the host takes processors away" if spins >= target_us else
+        whose = ("the host takes processors away" if max(instead.values()) >= target_us else
                  "not shown to be the host's, though plain loops have such gaps as well")
-        return (f"{whose}: in windows in which a thread spins instead of the "
-                f"snapshot {spins:.0f} us, p99 of loops that only read the clock {loops:.0f} us; the "
-                f"longest pause {max(run['pause_ns']) / 1e3:.0f} us; it took {run['stolen_with_ms']} ms in "
-                f"all windows with a snapshot, {run['stolen_without_ms']} in those without, "
-                f"{run['stolen_busy_ms']} where a thread spins")
+        windows = ", ".join(f"{what} {gap:.0f} us" for what, gap in instead.items())
+        return (f"{whose}: in windows in which a thread, instead of the snapshot, {windows}; p99 of "
+                f"loops that only read the clock {loops:.0f} us; the longest pause "
+                f"{max(run['pause_ns']) / 1e3:.0f} us")
 
     def why_restore(self, own_ms, bare_ms, cache):
         why = (f"{bare_ms:.2f} of the {own_ms:.2f} ms are those of a program that makes KVM's calls, "

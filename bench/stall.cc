@@ -1,6 +1,7 @@
 // What a guest that works feels of a snapshot: the longest gap it sees from the beginning of a
 // snapshot until its commit, beside the longest gap of windows as long without one, and of windows
-// in which a thread spins in its place: what the host does to a guest that shares it with anything
+// in which a thread does something else in its place: spins, or writes as many bytes to the same
+// disk as the snapshot did. That is what the host does to a guest that shares it with anything
 // busy. The guest is the jitter payload, which writes a working set and watches its TSC
 // (guest-images/payloads).
 //
@@ -12,6 +13,7 @@
 // none is). --rate 0: as fast as the guest can. --fulls: so many full snapshots go before the
 // others. --stop 1: a guest that writes too fast is stopped instead of throttled. --staging: of the
 // pool for copies; 0: as much as a snapshot takes by itself.
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -20,7 +22,6 @@
 #include <charconv>
 #include <chrono>
 #include <cstdlib>
-#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -30,6 +31,7 @@
 #include "snapshot/machine_guest.h"
 #include "snapshot/service.h"
 #include "tests/payload/guest.h"
+#include "vmm/base/fd.h"
 
 namespace {
 
@@ -115,16 +117,34 @@ void spin(std::chrono::nanoseconds time) {
   }
 }
 
-// What the host of this machine, where it is a virtual one, has kept from its CPUs since it
-// started, in milliseconds to 10 ("steal", proc_stat(5)).
-uint64_t stolen_ms() {
-  std::string label;
-  uint64_t ticks = 0;
-  std::ifstream stat("/proc/stat");
-  stat >> label;
-  for (int field = 0; field < 8; ++field) stat >> ticks;
-  return ticks * 1000 / static_cast<uint64_t>(::sysconf(_SC_CLK_TCK));
-}
+// What a snapshot writes, and nothing else of it: so many bytes past the page cache (where the file
+// system can), then made durable.
+class PlainWriter {
+ public:
+  explicit PlainWriter(const std::string& path)
+      : file_(open(path, O_DIRECT)),
+        block_(::mmap(nullptr, kBlock, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0)) {
+    if (!file_) file_ = open(path, 0);
+    if (!file_ || block_ == MAP_FAILED || ::unlink(path.c_str()) < 0) fail("cannot make " + path);
+  }
+  void write(uint64_t bytes) const {
+    for (uint64_t at = 0; at < bytes; at += kBlock) {
+      if (::pwrite(file_.get(), block_, kBlock, static_cast<off_t>(at)) != kBlock) {
+        fail("cannot write to the store's disk");
+      }
+    }
+    if (::fdatasync(file_.get()) < 0) fail("cannot write to the store's disk");
+  }
+
+ private:
+  static base::Fd open(const std::string& path, int flags) {
+    return base::Fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | flags, 0600));
+  }
+  static constexpr size_t kBlock = 256 << 10;
+  base::Fd file_;
+  void* block_;
+};
 
 uint64_t at(std::vector<uint64_t> values, double part) {
   std::ranges::sort(values);
@@ -135,10 +155,9 @@ uint64_t at(std::vector<uint64_t> values, double part) {
 
 struct Series {
   // Nanoseconds, one a snapshot.
-  std::vector<uint64_t> with, without, busy, pause, clear, total;
-  std::map<std::string, std::vector<uint64_t>> steps;                      // of the pause
-  uint64_t stolen_with_ms = 0, stolen_without_ms = 0, stolen_busy_ms = 0;  // in all the windows
-  std::vector<uint64_t> bytes;                                             // committed
+  std::vector<uint64_t> with, without, busy, written, pause, clear, total;
+  std::map<std::string, std::vector<uint64_t>> steps;  // of the pause
+  std::vector<uint64_t> bytes;                         // committed
   uint64_t pages = 0, unchanged = 0, rewritten = 0, rounds = 0, slices = 0, held_ns = 0;
   std::vector<uint64_t> full_total, full_bytes, full_pause;  // of full ones, before all others
   snapshot::LiveGuest::PauseTimes first_pause;
@@ -174,14 +193,13 @@ void print_table(const Series& series) {
   row("longest gap, with a snapshot", series.with);
   row("longest gap, without", series.without);
   row("longest gap, a thread spins", series.busy);
+  row("longest gap, a thread writes", series.written);
   row("pause, as the host measures it", series.pause);
   for (const char* step : {"stop", "barrier", "log", "stage", "state", "run"}) {
     row(fmt::format("  {}", step).c_str(), series.steps.at(step));
   }
   row("longest clear outside of it", series.clear);
   row("whole snapshot", series.total);
-  fmt::print("taken by the host in all windows: {} ms with a snapshot, {} without, {} spinning\n",
-             series.stolen_with_ms, series.stolen_without_ms, series.stolen_busy_ms);
   const auto& first = series.first_pause;
   auto mean = [n = series.with.size()](uint64_t sum) {
     return static_cast<double>(sum) / static_cast<double>(n);
@@ -206,9 +224,7 @@ void print_json(const Options& options, const Series& series) {
                          {"with_ns", series.with},
                          {"without_ns", series.without},
                          {"busy_ns", series.busy},
-                         {"stolen_with_ms", series.stolen_with_ms},
-                         {"stolen_without_ms", series.stolen_without_ms},
-                         {"stolen_busy_ms", series.stolen_busy_ms},
+                         {"written_ns", series.written},
                          {"pause_ns", series.pause},
                          {"steps_ns", series.steps},
                          {"clear_ns", series.clear},
@@ -264,6 +280,7 @@ int main(int argc, char** argv) {
     if (!outcome) fail(outcome.error().text());
     return *outcome;
   };
+  const PlainWriter writer(options.store + ".written");
   Series series;
   for (uint64_t i = 0; i < numbers["--fulls"]; ++i) {
     auto outcome = take(true);
@@ -274,21 +291,21 @@ int main(int argc, char** argv) {
   }
   for (uint64_t i = 0; i < numbers["--count"]; ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(numbers["--every"]));
-    const uint64_t stolen_before = stolen_ms();
     jitter.clear();
     auto outcome = take(false);
     auto [gap, writes] = jitter.report();
-    const uint64_t stolen_with = stolen_ms();
+    const std::chrono::nanoseconds window(outcome.total_ns);
     jitter.clear();
-    std::this_thread::sleep_for(std::chrono::nanoseconds(outcome.total_ns));
+    std::this_thread::sleep_for(window);
     auto [quiet_gap, quiet_writes] = jitter.report();
-    const uint64_t stolen_without = stolen_ms();
     jitter.clear();
-    spin(std::chrono::nanoseconds(outcome.total_ns));
+    spin(window);
     series.busy.push_back(jitter.report().longest_gap_ns);
-    series.stolen_with_ms += stolen_with - stolen_before;
-    series.stolen_without_ms += stolen_without - stolen_with;
-    series.stolen_busy_ms += stolen_ms() - stolen_without;
+    jitter.clear();
+    auto end = Clock::now() + window;
+    writer.write(outcome.bytes);
+    std::this_thread::sleep_until(end);
+    series.written.push_back(jitter.report().longest_gap_ns);
     series.with.push_back(gap);
     series.without.push_back(quiet_gap);
     series.writes_per_s += writes;

@@ -39,7 +39,9 @@ class Stalls:
                                "windows in which a thread spins instead",
                                percentile(run["busy_ns"], part) / 1e3,
                                spread(run["with_ns"], 1e-3) + ", without a snapshot "
-                               f"{percentile(run['without_ns'], part) / 1e3:.4g}",
+                               f"{percentile(run['without_ns'], part) / 1e3:.4g}, in windows in "
+                               "which a thread writes as much "
+                               f"{percentile(run['written_ns'], part) / 1e3:.4g}",
                                self.why_stall(run, part, target))
             self.table.add(f"  pause by the host's clock, {name}, p50",
                            percentile(run["pause_ns"], 0.5) / 1e3, "us",

@@ -72,14 +72,17 @@ HostCheck check_kvm(const vmm::KvmProbe& kvm) {
   return check;
 }
 
+HostCheck without_kvm(const char* name) {
+  HostCheck check = named(name);
+  check.state = State::kMissing;
+  check.found = "not measured: no guest can run";
+  check.advice = "see kvm";
+  return check;
+}
+
 HostCheck check_ring0(const vmm::KvmProbe& kvm) {
+  if (kvm.ring0 == vmm::Ring0::kAbsent) return without_kvm("ring0");
   HostCheck check = named("ring0");
-  if (kvm.ring0 == vmm::Ring0::kAbsent) {
-    check.state = State::kMissing;
-    check.found = "not measured: no guest can run";
-    check.advice = "see kvm";
-    return check;
-  }
   check.found = fmt::format("{}, {:.1f} million instructions a second", ring0_name(kvm.ring0),
                             kvm.instructions_per_second / 1e6);
   if (kvm.ring0 == vmm::Ring0::kEmulated) {
@@ -92,6 +95,7 @@ HostCheck check_ring0(const vmm::KvmProbe& kvm) {
 }
 
 HostCheck check_dirty_log(const vmm::KvmProbe& kvm) {
+  if (kvm.ring0 == vmm::Ring0::kAbsent) return without_kvm("dirty_log");
   HostCheck check = named("dirty_log");
   check.found =
       fmt::format("dirty ring: {}, manual protection of the dirty log: {}",

@@ -2,11 +2,17 @@
 # Runs a command that boots Linux guests: directly where this host's KVM runs them at hardware
 # speed, in the lab (tools/lab.sh) where it does not.
 #
-#   tools/with-kvm.sh MINIVMM [LAB OPTION...] -- COMMAND [ARGUMENT...]
+#   tools/with-kvm.sh [--payload] MINIVMM [LAB OPTION...] -- COMMAND [ARGUMENT...]
 #
+# --payload: its guests are payloads (guest-images/payloads), which any KVM runs.
 # MINIVMM is the built program; its `doctor` measures what KVM can do.
 set -euo pipefail
 tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+enough=hardware
+if [ "$1" = --payload ]; then
+    enough='\(hardware\|emulated\)'
+    shift
+fi
 minivmm=$1
 shift
 lab_options=()
@@ -15,7 +21,7 @@ while [ "$1" != -- ]; do
     shift
 done
 shift
-if "$minivmm" doctor --json | grep -q '"ring0": *"hardware"'; then
+if "$minivmm" doctor --json | grep -q "\"ring0\": *\"$enough\""; then
     exec "$@"
 fi
 # Seen once: the processor that QEMU emulates reset itself, without a word of the kernel, while a guest
