@@ -155,6 +155,7 @@ uint64_t at(std::vector<uint64_t> values, double part) {
 
 struct Series {
   // Nanoseconds, one a snapshot.
+  std::vector<uint64_t> began;  // on the monotonic clock
   std::vector<uint64_t> with, without, busy, written, pause, clear, total;
   std::map<std::string, std::vector<uint64_t>> steps;  // of the pause
   std::vector<uint64_t> bytes;                         // committed
@@ -221,6 +222,7 @@ void print_table(const Series& series) {
 
 void print_json(const Options& options, const Series& series) {
   nlohmann::json json = {{"options", options.numbers},
+                         {"began_ns", series.began},
                          {"with_ns", series.with},
                          {"without_ns", series.without},
                          {"busy_ns", series.busy},
@@ -292,6 +294,8 @@ int main(int argc, char** argv) {
   for (uint64_t i = 0; i < numbers["--count"]; ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(numbers["--every"]));
     jitter.clear();
+    series.began.push_back(
+        static_cast<uint64_t>(std::chrono::nanoseconds(Clock::now().time_since_epoch()).count()));
     auto outcome = take(false);
     auto [gap, writes] = jitter.report();
     const std::chrono::nanoseconds window(outcome.total_ns);

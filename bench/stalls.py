@@ -2,14 +2,17 @@
 a snapshot writes."""
 import json
 import os
+import select
 import shutil
 import statistics
 import subprocess
 
+import kept
 from qemu import Qemu
 from table import percentile, spread
 
 PAGE = 4096
+TICK_NS = 4e6  # what begins in a window may show only at the next tick
 
 
 class Stalls:
@@ -20,7 +23,27 @@ class Stalls:
         command = [f"{self.build}/bench/stall", f"{self.build}/payloads", store, "--json"]
         for key, value in numbers.items():
             command += [f"--{key.replace('_', '-')}", str(value)]
-        return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+        events, threads = [], set()
+        with kept.traced(events), subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            while select.select([process.stdout], [], [], 5)[0] == []:
+                threads |= kept.names_of(process.pid)
+            run = json.loads(process.stdout.read())
+        others = [of for of in kept.kept_from("vcpu0", events) if of[2] not in threads]
+        # By whom the vCPU was kept from its processor in each window with a snapshot, where that is known.
+        if events:
+            run["kept"] = [[of for of in others if began <= of[0] * 1e6 <= began + took + TICK_NS]
+                           for began, took in zip(run["began_ns"], run["total_ns"])]
+        return run
+
+    def row_of_kept(self, name, run):
+        """The windows in which nobody kept the vCPU from its processor, and who did in the others."""
+        if (gaps := kept.undisturbed(run)) is None:
+            return
+        every = [of for others in run["kept"] for of in others]
+        self.table.add(f"  in windows in which the vCPU has its processor, {name}, p99",
+                       percentile(gaps, 0.99) / 1e3, "us",
+                       spread=f"{len(gaps)} of {len(run['kept'])} windows; in all of them "
+                       + kept.sentence(every))
 
     def stalls(self):
         store = f"{self.work}/stall"
@@ -55,6 +78,7 @@ class Stalls:
             self.table.add(f"  pages written again in a snapshot, {name}",
                            run["rewritten"] / len(run["bytes"]), "pages",
                            spread=f"of {run['pages'] / len(run['bytes']):.0f} changed ones")
+            self.row_of_kept(name, run)
             if run is hot:
                 self.slow_down_of(name, run)
         ours = percentile(paced["with_ns"], 0.5) / 1e3
