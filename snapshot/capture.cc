@@ -52,10 +52,11 @@ struct Capture::Run {
   std::unique_ptr<Commit> commit = nullptr;
   Slot pack = kSlotZero;
   std::unique_ptr<Staging> staging = nullptr;
-  PageBits pending = {};    // to be copied: read from the log, or left by an earlier snapshot
-  PageBits absent = {};     // of a full one: not in memory when it began
-  PageBits last_look = {};  // at the log, in the pause, and `pending` with it
-  std::vector<uint64_t> residue = {};  // its pages
+  PageBits& pending =
+      capture.pending_;  // to be copied: read from the log, or left by an earlier one
+  PageBits absent = {};  // of a full one: not in memory when it began
+  PageBits& last_look = capture.last_look_;  // at the log, in the pause, and `pending` with it
+  std::vector<uint64_t> residue = {};        // its pages
   bool throttled = false;
   bool left_held = false;
   LiveGuest::PauseTimes times = {};
@@ -87,7 +88,12 @@ struct Capture::Run {
 };
 
 Capture::Capture(LiveGuest& guest, Store& store, Branch& branch)
-    : guest_(guest), store_(store), branch_(branch), epoch_(make_page_bits(guest.ram_pages())) {}
+    : guest_(guest),
+      store_(store),
+      branch_(branch),
+      epoch_(make_page_bits(guest.ram_pages())),
+      pending_(make_page_bits(guest.ram_pages())),
+      last_look_(make_page_bits(guest.ram_pages())) {}
 
 Result<Capture::Outcome> Capture::take(const Options& options, Progress& progress) {
   Run run{*this, options, progress};
@@ -111,7 +117,7 @@ Result<void> Capture::Run::begin() {
 
   TRY(guest().start_log());
   uint64_t ram_pages = guest().ram_pages();
-  pending = make_page_bits(ram_pages);
+  pending.make_zero();
   add_bits(pending, capture.epoch_);
   if (outcome.full) {
     // Looked at once: what comes in meanwhile is in one of the two sets.
@@ -123,7 +129,7 @@ Result<void> Capture::Run::begin() {
   }
   TRY(guest().fetch_dirty(pending));
   add_bits(capture.epoch_, pending);
-  last_look = make_page_bits(ram_pages);
+  last_look.make_zero();
   last_look.touch();  // no page of it is to be missing in the pause
 
   // Space is taken now: a full disk is to be met here, before anything was done.

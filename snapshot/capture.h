@@ -82,6 +82,9 @@ class Capture {
   // Pages written since the last commit as far as the log was cleared of them: what a failed
   // snapshot leaves to the next one.
   PageBits epoch_;
+  // A snapshot maps and unmaps nothing that it can keep for the next one: where the host of this
+  // machine shadows its page tables, it may stop a vCPU for milliseconds for each of that.
+  PageBits pending_, last_look_;
   StagingPool pool_;
   uint64_t last_fixed_ns_ = 150'000;  // of the last pause: what was not copying
   double copy_ns_ = 700;              // a page's copy, as measured in rounds

@@ -12,6 +12,10 @@
 #include <cassert>
 #include <cerrno>
 #include <deque>
+#include <memory>
+#include <mutex>
+#include <utility>
+#include <vector>
 
 #include "snapshot/storage.h"
 #include "vmm/base/io_uring.h"
@@ -139,12 +143,53 @@ class PosixFile : public File {
   const uint32_t alignment_;
 };
 
+// Rings that a queue leaves to the next one (capture.h says why). They are of one process: one that
+// was forked has none.
+class IdleRings {
+ public:
+  struct Ring {
+    unsigned entries = 0;
+    std::unique_ptr<base::IoUring> ring;
+  };
+  base::Result<Ring> take(unsigned entries) {
+    {
+      std::lock_guard lock(mutex_);
+      if (std::exchange(process_, ::getpid()) != ::getpid()) rings_.clear();
+      auto fits = [entries](const Ring& ring) { return ring.entries >= entries; };
+      if (auto found = std::ranges::find_if(rings_, fits); found != rings_.end()) {
+        Ring ring = std::move(*found);
+        rings_.erase(found);
+        return ring;
+      }
+    }
+    TRY_ASSIGN(auto ring, base::IoUring::create(entries));
+    return Ring{entries, std::move(ring)};
+  }
+  // Nothing of it may be in flight.
+  void leave(Ring ring) {
+    std::lock_guard lock(mutex_);
+    if (process_ != ::getpid() || rings_.size() >= kMost || ring.entries > kMostEntries) return;
+    ring.ring->event().consume();
+    rings_.push_back(std::move(ring));
+  }
+
+ private:
+  // Of a snapshot: one for its pages, one for what makes it durable.
+  static constexpr size_t kMost = 2;
+  static constexpr unsigned kMostEntries = 32;
+  std::mutex mutex_;
+  pid_t process_ = 0;
+  std::vector<Ring> rings_;
+};
+
 class PosixQueue : public IoQueue {
  public:
-  explicit PosixQueue(std::unique_ptr<base::IoUring> ring) : ring_(std::move(ring)) {}
+  PosixQueue(IdleRings::Ring ring, std::shared_ptr<IdleRings> idle)
+      : own_(std::move(ring)), idle_(std::move(idle)), ring_(own_.ring.get()) {}
   ~PosixQueue() override {
     while (wait_completion()) {
     }
+    if (ring_->in_flight() == 0) idle_->leave(std::move(own_));
   }
 
   base::Result<void> readv(Operation& operation, File& file, std::span<const iovec> into,
@@ -215,7 +260,9 @@ class PosixQueue : public IoQueue {
 
   std::deque<Started> all_;
   std::vector<Started*> free_;
-  std::unique_ptr<base::IoUring> ring_;  // ends first
+  IdleRings::Ring own_;  // ends before what it works for
+  const std::shared_ptr<IdleRings> idle_;
+  base::IoUring* const ring_;
 };
 
 class PosixStorage : public Storage {
@@ -290,8 +337,8 @@ class PosixStorage : public Storage {
   }
 
   base::Result<std::unique_ptr<IoQueue>> make_queue(unsigned entries) override {
-    TRY_ASSIGN(auto ring, base::IoUring::create(entries));
-    return std::make_unique<PosixQueue>(std::move(ring));
+    TRY_ASSIGN(auto ring, idle_rings_->take(entries));
+    return std::make_unique<PosixQueue>(std::move(ring), idle_rings_);
   }
 
  private:
@@ -337,6 +384,7 @@ class PosixStorage : public Storage {
 
   const base::Fd directory_;
   const std::string path_;
+  const std::shared_ptr<IdleRings> idle_rings_ = std::make_shared<IdleRings>();
 };
 
 }  // namespace

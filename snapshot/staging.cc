@@ -30,9 +30,19 @@ Result<std::unique_ptr<Staging>> Staging::create(const Options& options, Staging
     pool.pages = staging->pool_pages_;
   }
   uint64_t index_bytes = staging->ram_pages_ * sizeof(uint32_t);
-  TRY_ASSIGN(staging->entry_of_,
-             base::Mapping::anonymous((index_bytes + kPageBytes - 1) / kPageBytes * kPageBytes));
+  index_bytes = (index_bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
+  if (pool.entry_of.size() != index_bytes) {
+    TRY_ASSIGN(pool.entry_of, base::Mapping::anonymous(index_bytes));
+  }
   return staging;
+}
+
+Staging::~Staging() {
+  for (const Entry& entry : entries_) entry_of(entry.page) = 0;
+}
+
+uint32_t& Staging::entry_of(uint64_t page) {
+  return reinterpret_cast<uint32_t*>(pool_.entry_of.data())[page];
 }
 
 Staging::Staging(const Options& options, StagingPool& pool, Hasher hasher, Parent parent,
@@ -68,13 +78,12 @@ void Staging::reserve(uint64_t pages) {
 }
 
 bool Staging::copy(uint64_t page, const std::byte* from) {
-  auto* entry_of = reinterpret_cast<uint32_t*>(entry_of_.data());
-  uint32_t index = entry_of[page];
+  uint32_t index = entry_of(page);
   bool new_slot = index == 0 || !entries_[index - 1].in_pool;
   if (new_slot && free_pages() == 0) return false;
   if (index == 0) {
     entries_.push_back({.page = page});
-    index = entry_of[page] = static_cast<uint32_t>(entries_.size());
+    index = entry_of(page) = static_cast<uint32_t>(entries_.size());
   }
   Entry& entry = entries_[index - 1];
   if (new_slot) {

@@ -27,6 +27,8 @@ struct StagingPool {
   uint64_t pages = 0;
   base::Mapping memory = {};
   uint64_t touched = 0;  // pages that memory exists for, from the first on
+  // uint32 a RAM page: index into the staging area's entries + 1; 0, as all are without one: none.
+  base::Mapping entry_of = {};
 };
 
 class Staging {
@@ -52,6 +54,8 @@ class Staging {
   static base::Result<std::unique_ptr<Staging>> create(const Options& options, StagingPool& pool,
                                                        Hasher hasher, Parent parent,
                                                        std::unique_ptr<IoQueue> queue);
+
+  ~Staging();
 
   // Copies of new pages that still fit; pages that are in the pool always do.
   uint64_t free_pages() const { return pool_pages_ - (head_ - tail_); }
@@ -100,6 +104,7 @@ class Staging {
   Staging(const Options& options, StagingPool& pool, Hasher hasher, Parent parent,
           std::unique_ptr<IoQueue> queue);
   std::byte* slot_data(uint64_t position) const;
+  uint32_t& entry_of(uint64_t page);
   base::Result<void> settle_entry(Entry& entry);
   void leave_pool(Entry& entry);
   void advance_tail();
@@ -113,7 +118,6 @@ class Staging {
   Hasher hasher_;
   Parent parent_;
   StagingPool& pool_;
-  base::Mapping entry_of_;            // uint32 a RAM page: index into entries_ + 1; 0: none
   std::vector<uint32_t> slot_entry_;  // by ring position: index into entries_, kNone: nothing
   std::vector<Entry> entries_;
   std::vector<uint32_t> unsettled_;

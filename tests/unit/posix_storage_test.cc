@@ -1,6 +1,9 @@
 // The real file system behind snapshot::Storage.
 #include <gmock/gmock.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <array>
 #include <filesystem>
@@ -177,6 +180,50 @@ TEST_F(StorageTest, AQueueRunsEveryKindOfTransfer) {
   // Short at the end of the file, and no error.
   ASSERT_TRUE(queue->readv(operation, *file, {&target, 1}, 8 * 8192));
   EXPECT_EQ(wait(), 0);
+}
+
+// What a snapshot maps and unmaps is felt by the guest (snapshot/capture.h).
+TEST_F(StorageTest, AQueueHasTheRingOfTheOneBefore) {
+  auto rings = [] {
+    size_t count = 0;
+    for (const auto& fd : std::filesystem::directory_iterator("/proc/self/fd")) {
+      std::error_code gone;  // the iterator's own
+      count += std::filesystem::read_symlink(fd, gone) == "anon_inode:[io_uring]" ? 1 : 0;
+    }
+    return count;
+  };
+  const size_t before = rings();
+  auto file = std::move(*storage_->create("a", Caching::kCached));
+  auto write = [&](IoQueue& queue, const std::string& text, uint64_t offset) {
+    iovec from{const_cast<char*>(text.data()), text.size()};
+    IoQueue::Operation operation;
+    ASSERT_TRUE(queue.writev(operation, *file, {&from, 1}, offset));
+    ASSERT_EQ(queue.wait_completion(), &operation);
+    EXPECT_EQ(operation.result, static_cast<int>(text.size()));
+  };
+  for (uint64_t i = 0; i < 3; ++i) {
+    auto large = std::move(*storage_->make_queue(32));
+    auto small = std::move(*storage_->make_queue(8));
+    write(*large, "large", i * 10);
+    write(*small, "small", i * 10 + 5);
+    EXPECT_EQ(rings(), before + 2);
+  }
+  EXPECT_EQ(rings(), before + 2);
+  EXPECT_EQ(content("a"), "largesmalllargesmalllargesmall");
+  // Another process has its own.
+  const pid_t child = ::fork();
+  if (child == 0) {
+    auto queue = std::move(*storage_->make_queue(8));
+    write(*queue, "child", 0);
+    ::_exit(rings() == before + 1 ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  write(**storage_->make_queue(32), "after", 5);
+  EXPECT_EQ(content("a"), "childafterlargesmalllargesmall");
+  storage_.reset();
+  EXPECT_EQ(rings(), before);
 }
 
 }  // namespace

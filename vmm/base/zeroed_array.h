@@ -32,6 +32,13 @@ class ZeroedArray {
     return *this;
   }
 
+  // As it was made; what was never touched takes no memory now either.
+  void make_zero() {
+    for (T& value : *this) {
+      if (value != 0) value = 0;
+    }
+  }
+
   // All of it takes memory now.
   void touch() {
     constexpr size_t kStep = kPage / sizeof(T);
