@@ -154,8 +154,10 @@ sum_of() {
 }
 
 # Symbols last: they are of the kernel that is there by then.
-mapfile -t names < <(printf '%s\n' "${names[@]}" | grep -vx cloud-symbols
-    printf '%s\n' "${names[@]}" | grep -x cloud-symbols)
+mapfile -t names < <(
+    printf '%s\n' "${names[@]}" | grep -vx cloud-symbols || true
+    printf '%s\n' "${names[@]}" | grep -x cloud-symbols || true
+)
 wanted=()
 lock_cache
 for name in "${names[@]}"; do
