@@ -75,8 +75,9 @@ class Floors:
         return (f"{whose}: in windows in which a thread, instead of the snapshot, {windows}; p99 of "
                 f"loops that only read the clock {loops:.0f} us; the longest pause "
                 f"{max(run['pause_ns']) / 1e3:.0f} us" +
-                (f"; {percentile(gaps, part) / 1e3:.0f} us in windows in which the vCPU has its "
-                 "processor" if gaps is not None else ""))
+                (f"; the vCPU was {kept.in_windows(run)}" if "kept" in run else "") +
+                (f"; {percentile(gaps, part) / 1e3:.0f} us in the {len(gaps)} windows in which it was not"
+                 if gaps else ""))
 
     def why_restore(self, own_ms, bare_ms, cache):
         why = (f"{bare_ms:.2f} of the {own_ms:.2f} ms are those of a program that makes KVM's calls, "

@@ -18,13 +18,15 @@ EVENTS = ("sched/sched_switch", "irq_vectors/local_timer_entry")
 LEAST_MS = 0.5  # shorter ones are not told
 HOST = "the host"
 LINE = re.compile(r"\[(\d+)\]\s+\S+\s+(\d+\.\d+): (\w+): (.*)")
+LOST = re.compile(r"entries-in-buffer/entries-written: (\d+)/(\d+)")
 SWITCH = re.compile(r"prev_comm=(.*) prev_pid=\d+ prev_prio=\S+ prev_state=(\S+) ==> "
                     r"next_comm=(.*) next_pid=")
 
 
 @contextlib.contextmanager
 def traced(lines):
-    """Adds to `lines` what the kernel says meanwhile; nothing where it may not be asked."""
+    """Adds to `lines` what the kernel says meanwhile; nothing where it may not be asked, or said more
+    than it could keep."""
     instance = f"{TRACING}/instances/minivmm-{os.getpid()}"
     try:
         os.mkdir(instance)
@@ -44,6 +46,9 @@ def traced(lines):
         put("tracing_on", "0")
         with open(f"{instance}/trace", encoding="utf-8", errors="replace") as file:
             lines.extend(file)
+        written = next((LOST.search(line) for line in lines if LOST.search(line)), None)
+        if written is None or written[1] != written[2]:
+            lines.clear()
     finally:
         os.rmdir(instance)
 
@@ -126,15 +131,20 @@ def kept_from(thread, lines):
 
 def undisturbed(run):
     """Of a run of bench/stall (stalls.py): the gaps of the windows in which nobody kept the vCPU from
-    its processor; None where that is not known."""
+    its processor. None where that is not known, or somebody did in each."""
     if "kept" not in run:
         return None
     return [gap for gap, others in zip(run["with_ns"], run["kept"]) if not others] or None
 
 
+def in_windows(run):
+    """Of the same: who kept it, in all of its windows, in words."""
+    return sentence([of for others in run["kept"] for of in others])
+
+
 def sentence(kept):
     if not kept:
-        return f"nothing kept it from its processor for {LEAST_MS} ms"
+        return f"kept from its processor for {LEAST_MS} ms and more by nobody"
     by = collections.defaultdict(list)
     for _, took, who in kept:
         by[who].append(took)
@@ -150,7 +160,8 @@ def main():
     with traced(lines):
         status = subprocess.run(sys.argv[2:], check=False).returncode
     if not lines:
-        sys.exit(f"{TRACING} cannot be used: mount it, as root")
+        sys.exit(f"{TRACING} cannot be used: mount it, as root. Or more happened than it keeps: a "
+                 "shorter command")
     print(f"{sys.argv[1]}: {sentence(kept_from(sys.argv[1], lines))}")
     sys.exit(status)
 

@@ -32,6 +32,7 @@
 #include "snapshot/service.h"
 #include "tests/payload/guest.h"
 #include "vmm/base/fd.h"
+#include "vmm/base/heap.h"
 
 namespace {
 
@@ -249,6 +250,7 @@ void print_json(const Options& options, const Series& series) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  base::use_one_heap();  // as minivmm
   Options options = parse(argc, argv);
   auto& numbers = options.numbers;
   auto guest = payload_test::Guest::create(

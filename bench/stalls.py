@@ -35,15 +35,18 @@ class Stalls:
                            for began, took in zip(run["began_ns"], run["total_ns"])]
         return run
 
-    def row_of_kept(self, name, run):
-        """The windows in which nobody kept the vCPU from its processor, and who did in the others."""
-        if (gaps := kept.undisturbed(run)) is None:
+    def rows_of_kept(self, name, run):
+        """The windows in which somebody kept the vCPU from its processor, and the gaps of the others."""
+        if "kept" not in run:
+            self.table.missing(f"  who keeps the vCPU from its processor, {name}",
+                               f"{kept.TRACING} has not been mounted, or lost something")
             return
-        every = [of for others in run["kept"] for of in others]
-        self.table.add(f"  in windows in which the vCPU has its processor, {name}, p99",
-                       percentile(gaps, 0.99) / 1e3, "us",
-                       spread=f"{len(gaps)} of {len(run['kept'])} windows; in all of them "
-                       + kept.sentence(every))
+        self.table.add(f"  windows in which the vCPU is kept from its processor, {name}",
+                       sum(map(bool, run["kept"])), "",
+                       spread=f"of {len(run['kept'])}; {kept.in_windows(run)}")
+        if gaps := kept.undisturbed(run):
+            self.table.add(f"  in the others, {name}, p99", percentile(gaps, 0.99) / 1e3, "us",
+                           spread=spread(gaps, 1e-3))
 
     def stalls(self):
         store = f"{self.work}/stall"
@@ -78,7 +81,7 @@ class Stalls:
             self.table.add(f"  pages written again in a snapshot, {name}",
                            run["rewritten"] / len(run["bytes"]), "pages",
                            spread=f"of {run['pages'] / len(run['bytes']):.0f} changed ones")
-            self.row_of_kept(name, run)
+            self.rows_of_kept(name, run)
             if run is hot:
                 self.slow_down_of(name, run)
         ours = percentile(paced["with_ns"], 0.5) / 1e3

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "snapshot/capture.h"
+#include "vmm/base/heap.h"
 
 namespace {
 
@@ -160,6 +161,7 @@ void print(const char* name, std::vector<uint64_t> ns) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  base::use_one_heap();  // as minivmm
   unsigned count = 200;
   const std::string number = argc == 3 ? argv[2] : "200";
   auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), count);

@@ -15,6 +15,7 @@
 #include "cli/commands/command.h"
 #include "cli/exit_status.h"
 #include "cli/version.h"
+#include "vmm/base/heap.h"
 #include "vmm/base/log.h"
 
 namespace cli {
@@ -86,6 +87,7 @@ int parse_and_run(std::span<const char* const> words) {
 }  // namespace
 
 int run_command_line(int argc, const char* const* argv) {
+  base::use_one_heap();
   fill_standard_descriptors();
   raise_descriptor_limit();
   int status = kSuccess, error = 0;
