@@ -48,7 +48,9 @@ using SnapshotRef = std::shared_ptr<const snapshot::Snapshot>;
 struct Told {
   std::atomic<bool> loaded = false;  // the snapshot: nothing more waits for the disk
   std::string socket;                // the control socket's file; of the aside
-  std::atomic<bool> runs = false;    // the guest, or it may
+  // What the process ends with where its memory cannot be brought: then the guest may run, or the
+  // machine has ended.
+  std::atomic<int> status = kBadInput;
 };
 
 // What the store says of the machine, and what is made of it at once.
@@ -134,10 +136,10 @@ Result<RunOptions> merge(const RunOptions& saved, const RestoreOptions& asked) {
 // main thread, a device's, or a vCPU, which before Linux 6.2 nothing but the end of its process
 // gets out of KVM_RUN.
 [[noreturn]] void leave_damaged(const Told& told, const base::Error& error) {
-  Terminal::put_back();
   base::log_error("the snapshot cannot be restored: {}", error.text());
   ::unlink(told.socket.c_str());
-  std::_Exit(told.runs ? kVmmError : kBadInput);
+  Terminal::leave();
+  std::_Exit(told.status);
 }
 
 // Has, when it begins, what the snapshot has, whoever touches the memory.
@@ -300,7 +302,7 @@ Result<int> restore_machine(const RestoreOptions& asked) {
   }
   TRY(set_state(process, opened.sections, asked.clock));
   TRY(process.listener->listen());  // which may fail: before the guest runs
-  told.runs = true;
+  told.status = kVmmError;
   if (asked.paused) {
     TRY(serve(process, options));
   } else {
@@ -308,7 +310,11 @@ Result<int> restore_machine(const RestoreOptions& asked) {
     serve_running(process, options);
   }
   if (asked.link != nullptr) asked.link->say_running();
-  return report_end(stay_with(process, options, *foreground));
+  const int status = report_end(stay_with(process, options, *foreground));
+  // From here on only who still waits for a page needs it; how the machine ended is known.
+  told.status = status;
+  if (process.pager) process.pager->end_ahead();
+  return status;
 }
 
 }  // namespace cli

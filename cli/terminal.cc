@@ -7,6 +7,7 @@
 #include <array>
 #include <atomic>
 #include <cstdlib>
+#include <mutex>
 
 namespace cli {
 namespace {
@@ -20,6 +21,7 @@ constexpr std::array kFatalSignals{SIGSEGV, SIGBUS, SIGABRT, SIGFPE,  SIGILL,
 // `armed` is false, read by anybody who changes it from true to false.
 struct Saved {
   std::atomic<bool> armed = false;
+  std::mutex raw;  // held while it is made raw
   int fd = -1;
   termios before{};
   std::array<struct sigaction, kFatalSignals.size()> handlers{};
@@ -68,6 +70,11 @@ void Terminal::put_back() {
   pthread_sigmask(SIG_SETMASK, &mask, nullptr);
 }
 
+void Terminal::leave() {
+  saved().raw.lock();
+  put_back();
+}
+
 base::Result<std::unique_ptr<Terminal>> Terminal::open(int fd) {
   std::unique_ptr<Terminal> terminal(new Terminal(fd));
   Saved& state = saved();
@@ -104,6 +111,7 @@ void Terminal::resume() {
   // Output processing stays: messages of the VMM itself start at the left margin.
   raw.c_cc[VMIN] = 1;
   raw.c_cc[VTIME] = 0;
+  std::lock_guard lock(saved().raw);
   saved().armed = true;
   raw_ = tcsetattr(fd_, TCSANOW, &raw) == 0;
 }

@@ -24,9 +24,10 @@ class Terminal {
   // is raw. Reading from a terminal of another job would stop this process (SIGTTIN).
   bool may_read() const { return !is_terminal_ || raw_; }
 
-  // The terminal of whatever object there is; for who ends the process by _Exit(). Any thread,
-  // async-signal-safe.
+  // The terminal of whatever object there is. Any thread, async-signal-safe.
   static void put_back();
+  // The same for who ends the process by _Exit() next: whoever would make it raw waits until then.
+  static void leave();
 
   // Before the process is stopped, and after it goes on (SIGTSTP, SIGCONT).
   void suspend();

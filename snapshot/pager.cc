@@ -86,19 +86,28 @@ Pager::Pager(vmm::GuestMemory& memory, std::shared_ptr<const Snapshot> snapshot,
       huge_done_(make_page_bits(memory.ram_pages() / HugePages::kPages)) {}
 
 Pager::~Pager() {
+  end_ahead();
   {
-    std::lock_guard lock(mutex_);  // not between a look at it and the wait
+    std::lock_guard lock(mutex_);
     stopping_ = true;
   }
   stop_.signal();
   changed_.notify_all();
-  if (background_.joinable()) background_.join();
   if (faults_.joinable()) faults_.join();
+}
+
+void Pager::end_ahead() {
+  {
+    std::lock_guard lock(mutex_);  // not between a look at it and the wait
+    enough_ = true;
+  }
+  changed_.notify_all();
+  if (background_.joinable()) background_.join();
 }
 
 bool Pager::wait_complete() {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return complete_ || gave_up_ || stopping_; });
+  changed_.wait(lock, [this] { return complete_ || gave_up_ || enough_; });
   return complete_;
 }
 
@@ -274,10 +283,10 @@ Result<void> Pager::place(std::span<const Filled> pages) {
 
 void Pager::bring_rest(const Ahead& ahead) {
   if (auto brought = bring_all(ahead); !brought) {
-    if (!stopping_) give_up(brought.error());
+    if (!enough_) give_up(brought.error());
     return;
   }
-  if (stopping_) return;
+  if (enough_) return;
   {
     std::lock_guard lock(mutex_);
     plain_ = true;
@@ -302,7 +311,7 @@ Result<void> Pager::bring_all(const Ahead& ahead) {
   std::vector<PageEntry> rest;
   std::vector<PageEntry> some(HugePages::kPages);
   uint64_t pages = memory_.ram_pages();
-  for (uint64_t first = 0; first < pages && !stopping_; first += HugePages::kPages) {
+  for (uint64_t first = 0; first < pages && !enough_; first += HugePages::kPages) {
     TRY_ASSIGN(bool brought, bring_huge(first));
     if (brought) continue;
     auto part = std::span(some).first(std::min(HugePages::kPages, pages - first));
@@ -323,7 +332,7 @@ Result<void> Pager::bring_working_set(const std::vector<uint64_t>& set) {
   std::unordered_set<uint64_t> whole;
   std::vector<PageEntry> single;
   for (uint64_t page : set) {
-    if (stopping_) return {};
+    if (enough_) return {};
     if (page >= pages) continue;
     uint64_t huge = page / HugePages::kPages;
     if (auto first = count.extract(huge); first && first.mapped() >= kHugeContent) {
@@ -344,8 +353,8 @@ void Pager::record_working_set(const Ahead& ahead) {
   std::unique_lock lock(mutex_);
   for (uint64_t waited = 0, seen = UINT64_MAX; waited < ahead.record_ms; waited += step) {
     if (std::exchange(seen, touched_.size()) == touched_.size()) break;
-    changed_.wait_for(lock, std::chrono::milliseconds(step), [this] { return stopping_.load(); });
-    if (stopping_) return;
+    changed_.wait_for(lock, std::chrono::milliseconds(step), [this] { return enough_.load(); });
+    if (enough_) return;
   }
   lock.unlock();
   if (ahead.on_recorded) ahead.on_recorded(touched());
@@ -356,7 +365,7 @@ Result<void> Pager::bring(std::span<PageEntry> entries, bool keep_order) {
     return std::pair(a.slot, a.offset) < std::pair(b.slot, b.offset);
   };
   if (!keep_order) std::ranges::sort(entries, in_file);
-  while (!entries.empty() && !stopping_) {
+  while (!entries.empty() && !enough_) {
     size_t count = 1;
     while (count < entries.size()) {
       const PageEntry& last = entries[count - 1];

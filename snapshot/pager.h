@@ -72,9 +72,13 @@ class Pager {
   // have better things to do.
   base::Result<void> bring_ahead(std::function<Ahead()> ahead = nullptr);
 
+  // Nobody needs more than what he waits for: the machine ended. What is not brought is not looked
+  // at, so that damage of it is not heard of.
+  void end_ahead();
+
   // Is every page of the snapshot in memory?
   bool complete() const { return complete_.load(std::memory_order_acquire); }
-  // Waits for it; false where the pager gave up.
+  // Waits for it; false where the pager gave up, or nothing is brought ahead any more.
   bool wait_complete();
   // The pages that were waited for so far, and those that came with them, in order.
   std::vector<uint64_t> touched() const;
@@ -127,6 +131,7 @@ class Pager {
   Userfault userfault_;
   base::EventFd stop_;
   std::atomic<bool> stopping_ = false;
+  std::atomic<bool> enough_ = false;  // nothing is brought ahead any more
   std::atomic<bool> complete_ = false;
   Counters counters_;
 

@@ -287,6 +287,22 @@ TEST_F(PagerTest, DamageIsToldAndNeverSeen) {
   EXPECT_NE(text.find("packs/"), std::string::npos) << text;
 }
 
+TEST_F(PagerTest, DamageThatNobodyNeedsAnyMoreIsNotTold) {
+  damage_packs();
+  test::Gate gate("pager-ahead");
+  auto store = *Store::open(test::gate_reads(*open_storage(store_.path()), gate));
+  pager_ = std::move(*Pager::create(*memory_, *store->load(id_), on_damage_));  // which aborts
+  ASSERT_TRUE(pager_->begin());
+  ASSERT_TRUE(pager_->bring_ahead());
+  EXPECT_TRUE(gate.wait_for_thread());
+  auto ended = std::async(std::launch::async, [&] { pager_->end_ahead(); });
+  EXPECT_FALSE(pager_->wait_complete());
+  gate.open();
+  ended.get();
+  expect_page(kPages - 1);  // who waits is served all the same
+  pager_.reset();           // before the store that it reads
+}
+
 TEST_F(PagerTest, WhoBringsADamagedPageIsTold) {
   damage_packs();
   start_serving();
