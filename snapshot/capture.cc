@@ -64,6 +64,7 @@ struct Capture::Run {
   LiveGuest& guest() const { return capture.guest_; }
 
   Result<void> begin();
+  Result<void> look_at_log();
   Result<void> copy_absent_pages();
   Result<void> rounds();
   Result<void> copy_round();
@@ -127,8 +128,7 @@ Result<void> Capture::Run::begin() {
     std::ranges::transform(resident, absent.begin(), std::bit_not());
     add_bits(pending, resident);
   }
-  TRY(guest().fetch_dirty(pending));
-  add_bits(capture.epoch_, pending);
+  TRY(look_at_log());
   last_look.make_zero();
   last_look.touch();  // no page of it is to be missing in the pause
 
@@ -208,9 +208,15 @@ Result<void> Capture::Run::rounds() {
     // Where a pause may be next, the disk takes its time before the look that decides for it.
     if (const uint64_t room = room_in_pause(); !throttled && left <= room)
       TRY(staging->relieve(commit->file(pack), std::min(room, room_in_pool())));
-    TRY(guest().fetch_dirty(pending));
-    add_bits(capture.epoch_, pending);
+    TRY(look_at_log());
   }
+}
+
+Result<void> Capture::Run::look_at_log() {
+  // Of one that fails too: what it took out of the log by then is here and nowhere else.
+  auto fetched = guest().fetch_dirty(pending);
+  add_bits(capture.epoch_, pending);
+  return fetched;
 }
 
 Result<void> Capture::Run::copy_round() {

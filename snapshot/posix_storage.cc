@@ -143,32 +143,34 @@ class PosixFile : public File {
   const uint32_t alignment_;
 };
 
-// Rings that a queue leaves to the next one (capture.h says why). They are of one process: one that
-// was forked has none.
+// Rings that a queue leaves to the next one (capture.h says why): all but large ones have the same
+// size, so that each will do for the next. They are of one process: one that was forked has none.
 class IdleRings {
  public:
   struct Ring {
     unsigned entries = 0;
+    pid_t process = 0;
     std::unique_ptr<base::IoUring> ring;
   };
   base::Result<Ring> take(unsigned entries) {
-    {
+    if (entries <= kEntries) {
+      entries = kEntries;
       std::lock_guard lock(mutex_);
-      if (std::exchange(process_, ::getpid()) != ::getpid()) rings_.clear();
-      auto fits = [entries](const Ring& ring) { return ring.entries >= entries; };
-      if (auto found = std::ranges::find_if(rings_, fits); found != rings_.end()) {
-        Ring ring = std::move(*found);
-        rings_.erase(found);
+      std::erase_if(rings_, [](const Ring& ring) { return ring.process != ::getpid(); });
+      if (!rings_.empty()) {
+        Ring ring = std::move(rings_.back());
+        rings_.pop_back();
         return ring;
       }
     }
     TRY_ASSIGN(auto ring, base::IoUring::create(entries));
-    return Ring{entries, std::move(ring)};
+    return Ring{entries, ::getpid(), std::move(ring)};
   }
   // Nothing of it may be in flight.
   void leave(Ring ring) {
     std::lock_guard lock(mutex_);
-    if (process_ != ::getpid() || rings_.size() >= kMost || ring.entries > kMostEntries) return;
+    const bool kept = ring.entries == kEntries && ring.process == ::getpid();
+    if (!kept || rings_.size() >= kMost) return;
     ring.ring->event().consume();
     rings_.push_back(std::move(ring));
   }
@@ -176,9 +178,8 @@ class IdleRings {
  private:
   // Of a snapshot: one for its pages, one for what makes it durable.
   static constexpr size_t kMost = 2;
-  static constexpr unsigned kMostEntries = 32;
+  static constexpr unsigned kEntries = 32;
   std::mutex mutex_;
-  pid_t process_ = 0;
   std::vector<Ring> rings_;
 };
 
