@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "snapshot/store/format.h"
 #include "vmm/guest_address.h"
 
 namespace snapshot {
@@ -13,7 +14,6 @@ using base::fail;
 using base::Result;
 
 namespace {
-constexpr uint64_t kPackHeaderBytes = 4096;
 // What the pack grows by where more is written than was expected.
 constexpr uint64_t kGrowBytes = 64 << 20;
 alignas(64) constexpr std::array<std::byte, kPageBytes> kZeroPage{};

@@ -47,8 +47,8 @@ lint() {
   }
   [ ! -e "$clean/$key" ] || return 0
   found=$(eval "clang-tidy-19 --config-file=.clang-tidy --quiet $source -- ${command#* }" 2>/dev/null) || {
-    # Sources that cannot be in one translation unit (the same name twice) are looked at apart.
-    if ((${#files[@]} > 1)) && grep -q '\[clang-diagnostic-error' <<<"$found"; then
+    # Sources that the compiler takes apart but not together (the same name twice) are looked at apart.
+    if ((${#files[@]} > 1)) && grep -q '\[clang-diagnostic-' <<<"$found"; then
       for file in "${files[@]}"; do lint "$file" || return; done
       return 0
     fi
@@ -67,17 +67,23 @@ else
   mapfile -t scripts < <(git ls-files '*.sh')
   shellcheck -x "${scripts[@]}"
 fi
+# Up to ten of a directory of the program's together; of tests, whose names are the same more often,
+# each apart.
 groups=()
-part=()
+declare -A part=() size=()
 for file in "${files[@]}"; do
-  if [[ $file == cli/* ]]; then
-    part+=("$file")
-    ((${#part[@]} % 16)) || { groups+=("${part[*]}") && part=(); }
-  else
+  directory=${file%/*}
+  if [[ $file != @(cli|devices|snapshot|vmm)/* ]]; then
     groups+=("$file")
+    continue
   fi
+  part[$directory]+="${part[$directory]:+ }$file"
+  size[$directory]=$((${size[$directory]:-0} + 1))
+  ((size[$directory] % 10)) || { groups+=("${part[$directory]}") && part[$directory]=; }
 done
-[ ${#part[@]} = 0 ] || groups+=("${part[*]}")
+for directory in "${!part[@]}"; do
+  [ -z "${part[$directory]}" ] || groups+=("${part[$directory]}")
+done
 # shellcheck disable=SC2016  # for the other shell to expand
 printf '%s\0' "${groups[@]}" | xargs -0 -n1 -P"${JOBS:-2}" bash -c 'lint "$1"' lint
 echo "check-lint: ${#files[@]} files"
