@@ -65,7 +65,7 @@ class Floors:
                    "writes as much to the disk": percentile(run["written_ns"], part) / 1e3}
         loops = self.floor["gap_p99_us"]
         gaps = kept.undisturbed(run)
-        others = gaps is not None and percentile(gaps, part) / 1e3 < target_us
+        others = bool(gaps) and percentile(gaps, part) / 1e3 < target_us
         if not others and max(*instead.values(), loops if part > 0.9 else 0) < target_us:
             return None
         whose = ("the host takes processors away"

@@ -131,10 +131,8 @@ def kept_from(thread, lines):
 
 def undisturbed(run):
     """Of a run of bench/stall (stalls.py): the gaps of the windows in which nobody kept the vCPU from
-    its processor. None where that is not known, or somebody did in each."""
-    if "kept" not in run:
-        return None
-    return [gap for gap, others in zip(run["with_ns"], run["kept"]) if not others] or None
+    its processor; of none where that is not known."""
+    return [gap for gap, others in zip(run["with_ns"], run.get("kept", ())) if not others]
 
 
 def in_windows(run):

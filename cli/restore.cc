@@ -48,8 +48,8 @@ using SnapshotRef = std::shared_ptr<const snapshot::Snapshot>;
 struct Told {
   std::atomic<bool> loaded = false;  // the snapshot: nothing more waits for the disk
   std::string socket;                // the control socket's file; of the aside
-  // What the process ends with where its memory cannot be brought: then the guest may run, or the
-  // machine has ended.
+  // What the process ends with where memory cannot be brought: before the guest may run, while it
+  // may, and once the machine has ended.
   std::atomic<int> status = kBadInput;
 };
 
