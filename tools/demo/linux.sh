@@ -80,6 +80,8 @@ crash() {
     end_watch
 }
 
+[[ -z ${MINIVMM_LAB:-} ]] || echo "This host's KVM cannot run Linux, so an emulated machine with one \
+processor does: slower, the pauses too, and the same otherwise."
 say "Debian's kernel, unmodified, computes."
 start run --kernel "$MINIVMM_CACHE/kernels/cloud/vmlinuz" --initrd "$work/initrd.cpio" \
     --cmdline quiet --memory 128M --cpus 2 "${disks[@]}" --net user --store "$store" --name demo
